@@ -1,0 +1,1 @@
+export const ECHO_PORT = 10_100;

@@ -1,0 +1,196 @@
+/**
+ * Settings: text from the command line or an .ini file, checked and made into typed values.
+ *
+ * A setting is declared once (`{ parse, describe, default }`); `program.ts` reads it from the command line and
+ * `section()` from a file. Whatever is wrong is one line that says where: file, line, section and key.
+ */
+import { readFileSync } from "node:fs";
+import { parse as parseIni } from "ini";
+import { Failure, UsageError } from "./errors.ts";
+
+/** Makes a value of a text, or throws a `Failure` that says what the text should be (`is not a port …`). */
+export type Parse<T> = (text: string) => T;
+
+export interface Setting<T> {
+  parse: Parse<T>;
+  describe: string;
+  default?: T;
+  /** Without a value and without a default it is left `undefined` rather than refused. */
+  optional?: boolean;
+  /** May be given several times: the value is a list. */
+  many?: boolean;
+  /** Takes no text: naming it makes it true. */
+  flag?: boolean;
+  /** Other spellings on the command line and in files. */
+  alias?: readonly string[];
+  /** Given without a name, in the order of declaration. */
+  positional?: boolean;
+}
+// biome-ignore lint/suspicious/noExplicitAny: a table of settings holds every type
+export type Settings = Readonly<Record<string, Setting<any>>>;
+export type SettingsValue<S extends Settings> = { [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
+
+type Extra = Partial<Pick<Setting<unknown>, "alias" | "positional">>;
+export function setting<T>(parse: Parse<T>, describe: string, fallback?: T, extra: Extra = {}): Setting<T> {
+  return { parse, describe, ...(fallback === undefined ? {} : { default: fallback }), ...extra };
+}
+export function optional<T>(parse: Parse<T>, describe: string, extra: Extra = {}): Setting<T | undefined> {
+  return { parse, describe, optional: true, ...extra };
+}
+export function many<T>(parse: Parse<T>, describe: string, extra: Extra = {}): Setting<T[]> {
+  return { parse: parse as Parse<never>, describe, default: [], many: true, ...extra };
+}
+export function flag(describe: string, extra: Extra = {}): Setting<boolean> {
+  return { parse: boolean, describe, default: false, flag: true, ...extra };
+}
+
+export const text: Parse<string> = (value) => value;
+
+export function integer(min: number, max = Number.MAX_SAFE_INTEGER): Parse<number> {
+  return (value) => {
+    const number = Number(value);
+    if (/^[+-]?\d+$/.test(value) && number >= min && number <= max) return number;
+    const range = max === Number.MAX_SAFE_INTEGER ? `from ${min} up` : `from ${min} to ${max}`;
+    throw new Failure(`is not a whole number ${range}`);
+  };
+}
+
+export const port: Parse<number> = (value) => {
+  if (/^\d+$/.test(value) && Number(value) <= 65_535) return Number(value);
+  throw new Failure("is not a port (0 to 65535)");
+};
+
+/** A name or numeric address; an IPv6 address may stand in brackets. */
+export const host: Parse<string> = (value) => {
+  const bare = /^\[(.+)\]$/.exec(value)?.[1] ?? value;
+  if (bare !== "" && !/[\s[\]/]/.test(bare)) return bare;
+  throw new Failure("is not a host name or address");
+};
+
+/** `HOST`, `HOST:PORT`, `[IPV6]:PORT`, or an IPv6 address alone. */
+export function hostPort(defaultPort: number): Parse<{ host: string; port: number }> {
+  return (value) => {
+    const [, inBrackets, plain, portText] = /^(?:\[(.+)\]|([^:]*))(?::([^:]*))?$/.exec(value) ?? [];
+    const name = inBrackets ?? plain ?? value;
+    return { host: host(name), port: portText === undefined ? defaultPort : port(portText) };
+  };
+}
+
+export const boolean: Parse<boolean> = (value) => {
+  if (/^(true|yes|on|1)$/i.test(value)) return true;
+  if (/^(false|no|off|0)$/i.test(value)) return false;
+  throw new Failure("is neither true nor false");
+};
+
+export function oneOf<const T extends string>(...choices: readonly T[]): Parse<T> {
+  return (value) => {
+    if ((choices as readonly string[]).includes(value)) return value as T;
+    throw new Failure(`is none of ${choices.join(", ")}`);
+  };
+}
+
+/** Parses the texts found for one setting; `where` begins the complaint. */
+export function readSetting<T>(setting: Setting<T>, texts: readonly string[], where: string): T {
+  const parsed = texts.map((text) => {
+    try {
+      return setting.parse(text);
+    } catch (error) {
+      if (error instanceof Failure) throw new UsageError(`${where} ${JSON.stringify(text)} ${error.message}`);
+      throw error;
+    }
+  });
+  if (setting.many && parsed.length > 0) return parsed as T;
+  const last = parsed.at(-1) ?? setting.default;
+  if (last === undefined && !setting.optional)
+    throw new UsageError(`${where} is missing: ${setting.describe}`);
+  return last as T;
+}
+
+export const kebabCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
+/** The texts of a configuration file. Keys and sections may be written in any case. */
+export class Ini {
+  readonly path: string;
+  readonly #lines: string[];
+  readonly #sections = new Map<string, Map<string, string[]>>();
+
+  /** Throws `UsageError` where the file cannot be read. */
+  constructor(path: string) {
+    this.path = path;
+    let content: string;
+    try {
+      content = readFileSync(path, "utf8");
+    } catch (error) {
+      throw new UsageError(`cannot read the configuration ${path}`, { cause: error });
+    }
+    this.#lines = content.split(/\r?\n/);
+    // Section names are plain here; unescaped dots would nest them.
+    const parsed: Record<string, unknown> = parseIni(
+      content.replace(/^\s*\[.*\]/gm, (line) => line.replaceAll(".", "\\.")),
+    );
+    for (const [name, value] of Object.entries(parsed)) {
+      if (typeof value !== "object" || value === null) {
+        throw new UsageError(`${this.where("", name)}: stands outside of any [section]`);
+      }
+      const keys = Object.entries(value).map(
+        ([key, text]) => [key.toLowerCase(), [text].flat().map(String)] as const,
+      );
+      this.#sections.set(name.toLowerCase(), new Map(keys));
+    }
+  }
+
+  get sections(): string[] {
+    return [...this.#sections.keys()];
+  }
+
+  /** `config/x.ini:12: [section] key` */
+  where(section: string, key = ""): string {
+    let current = "";
+    const index = this.#lines.findIndex((line) => {
+      const header = /^\s*\[(.*)\]/.exec(line);
+      if (header) current = header[1]?.trim().toLowerCase() ?? "";
+      if (current !== section) return false;
+      return key === "" ? header : line.split(/=/)[0]?.trim().toLowerCase().replace(/\[\]$/, "") === key;
+    });
+    return `${this.path}${index < 0 ? "" : `:${index + 1}`}:${section && ` [${section}]`}${key && ` ${key}`}`;
+  }
+
+  /** The texts under a key or one of its other spellings. */
+  texts(section: string, name: string, alias: readonly string[] = []): string[] {
+    const keys = this.#sections.get(section);
+    return [kebabCase(name), name.toLowerCase(), ...alias].flatMap((key) => keys?.get(key) ?? []);
+  }
+
+  /** A key that no setting has is most likely a misspelling, so it is refused. */
+  refuseUnknown(section: string, settings: Settings): void {
+    const known = Object.entries(settings).flatMap(([name, { alias = [] }]) => [
+      kebabCase(name),
+      name.toLowerCase(),
+      ...alias,
+    ]);
+    for (const key of this.#sections.get(section)?.keys() ?? []) {
+      if (known.includes(key)) continue;
+      throw new UsageError(
+        `${this.where(section, key)} is unknown; known are ${Object.keys(settings).map(kebabCase).join(", ")}`,
+      );
+    }
+  }
+
+  /** The section's values. Throws `UsageError` with file, line, section and key. */
+  section<S extends Settings>(section: string, settings: S): SettingsValue<S> {
+    this.refuseUnknown(section, settings);
+    const entries = Object.entries(settings).map(([name, setting]) => {
+      const texts = this.texts(section, name, setting.alias);
+      return [
+        name,
+        readSetting(
+          setting,
+          texts,
+          this.where(section, texts.length > 0 ? kebabCase(name) : "") +
+            (texts.length > 0 ? "" : ` ${kebabCase(name)}`),
+        ),
+      ];
+    });
+    return Object.fromEntries(entries) as SettingsValue<S>;
+  }
+}

@@ -1,0 +1,118 @@
+/** TCP: connect to a server, or serve each client with a session that reads top to bottom. */
+import { once } from "node:events";
+import { type AddressInfo, connect as connectSocket, createServer } from "node:net";
+import { Connection, formatAddress, TimeoutError } from "./connection.ts";
+import { explain, Failure, isFailure } from "./errors.ts";
+
+/** How long open sessions may go on after a server was told to stop. */
+export const GRACE_MS = 2000;
+
+export interface ConnectOptions {
+  host: string;
+  port: number;
+  /** For the connection's set-up and, later, for every wait on it; 0 is for ever. */
+  timeoutMs?: number;
+  signal?: AbortSignal;
+}
+
+/** Throws `Failure`, its cause being the system's error. */
+export async function connect({
+  host,
+  port,
+  timeoutMs = 10_000,
+  signal,
+}: ConnectOptions): Promise<Connection> {
+  const socket = connectSocket({ host, port, allowHalfOpen: true, noDelay: true });
+  const give = setTimeout(
+    () => socket.destroy(new TimeoutError(`no answer within ${timeoutMs} ms`)),
+    timeoutMs || 2 ** 31 - 1,
+  );
+  const abort = () => socket.destroy(new Failure("stopped"));
+  signal?.addEventListener("abort", abort, { once: true });
+  if (signal?.aborted) abort();
+  try {
+    await once(socket, "connect");
+    return new Connection(socket, timeoutMs);
+  } catch (error) {
+    socket.destroy();
+    throw new Failure(`cannot connect to ${formatAddress(host, port)}`, { cause: error });
+  } finally {
+    clearTimeout(give);
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+export interface ServeOptions {
+  host: string;
+  /** 0 is any free one. */
+  port: number;
+  /** Stops the server: open sessions see the end of their input and have `GRACE_MS` to finish. */
+  signal: AbortSignal;
+  /** For every wait on a connection; 0 is for ever. */
+  timeoutMs?: number;
+  /** Clients beyond these are closed at once. */
+  maxConnections?: number;
+  /** Gets the one line that a bad peer costs. */
+  log: (line: string) => void;
+}
+
+export interface TcpServer {
+  /** `tcp://127.0.0.1:10100` */
+  readonly url: string;
+  readonly port: number;
+  /** Settles when the server has stopped and no session is left. */
+  readonly closed: Promise<void>;
+}
+
+/**
+ * Calls `session` for each client. When it returns, the connection is closed in order; when it throws a
+ * `Failure`, that connection alone is cut and its peer gets one log line. Any other error is a bug: it
+ * stays unhandled and ends the program.
+ */
+export async function serve(
+  { host, port, signal, timeoutMs = 0, maxConnections = 10_000, log }: ServeOptions,
+  session: (connection: Connection) => Promise<void>,
+): Promise<TcpServer> {
+  const open = new Set<Connection>();
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, async (socket) => {
+    const connection = new Connection(socket, timeoutMs);
+    open.add(connection);
+    try {
+      if (signal.aborted) connection.stopReading();
+      await session(connection);
+      await connection.close();
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      log(`${connection.peer}: ${explain(error)}`);
+      connection.destroy();
+    } finally {
+      open.delete(connection);
+    }
+  });
+  server.maxConnections = maxConnections;
+  server.on("drop", (client) =>
+    log(`${client?.remoteAddress}:${client?.remotePort}: refused, ${maxConnections} clients are connected`),
+  );
+
+  server.listen({ host, port });
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    throw new Failure(`cannot listen on ${formatAddress(host, port)}`, { cause: error });
+  }
+
+  const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const stop = () => {
+    server.close();
+    for (const connection of open) connection.stopReading();
+    const cut = setTimeout(() => {
+      for (const connection of open) connection.destroy();
+    }, GRACE_MS);
+    void closed.then(() => clearTimeout(cut));
+  };
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+
+  const { address, port: bound } = server.address() as AddressInfo;
+  return { url: `tcp://${formatAddress(address, bound)}`, port: bound, closed };
+}
