@@ -1,0 +1,165 @@
+/** A program as a child process, started as a user would: for tests, demos and benches. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+
+/** How long anything that a test waits for may take before it has failed. */
+export const PATIENCE_MS = 15_000;
+
+/** The promise's value, or an error that says what was waited for. */
+export async function within<T>(promise: Promise<T>, what: string, limitMs = PATIENCE_MS): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${limitMs} ms in vain for ${what}`)), limitMs);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+export interface StartOptions {
+  /** Ready lines to wait for; 0 for a client. */
+  servers?: number;
+  env?: Record<string, string>;
+  cwd?: string;
+  /** Put in front of `node`: `["faketime", "+5s"]`. */
+  wrapper?: readonly string[];
+}
+
+/** A running program. Disposing of it ends it. */
+export class Running implements AsyncDisposable {
+  readonly child: ChildProcess;
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  #output = { stdout: [] as Buffer[], stderr: [] as Buffer[] };
+  #onOutput = new Set<() => void>();
+
+  constructor(command: string, args: readonly string[], { env, cwd }: StartOptions) {
+    this.child = spawn(command, args, { env: { ...process.env, ...env }, cwd });
+    for (const name of ["stdout", "stderr"] as const) {
+      this.child[name]?.on("data", (chunk: Buffer) => {
+        this.#output[name].push(chunk);
+        for (const look of this.#onOutput) look();
+      });
+    }
+    this.child.stdin?.on("error", () => {}); // it may end before it has read everything
+    this.exited = new Promise((resolve, reject) => {
+      this.child.once("error", reject);
+      this.child.once("close", (code, signal) => {
+        resolve({ code, signal });
+        for (const look of this.#onOutput) look();
+      });
+    });
+    this.exited.catch(() => {});
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.#output.stdout);
+  }
+  get stdout(): string {
+    return this.bytes.toString();
+  }
+  get stderr(): string {
+    return Buffer.concat(this.#output.stderr).toString();
+  }
+  /** Where it listens, by its ready lines: `tcp://127.0.0.1:40312`. */
+  get urls(): string[] {
+    return [...this.stdout.matchAll(/^listening on (\S+)$/gm)].map((match) => match[1] ?? "");
+  }
+  get port(): number {
+    return Number(/:(\d+)$/.exec(this.urls[0] ?? "")?.[1]);
+  }
+
+  /** Waits until its output holds the pattern. */
+  async output(
+    pattern: RegExp,
+    stream: "stdout" | "stderr" = "stdout",
+    limitMs?: number,
+  ): Promise<RegExpMatchArray> {
+    let look: () => void = () => {};
+    const found = new Promise<RegExpMatchArray>((resolve, reject) => {
+      look = () => {
+        const match = this[stream].match(pattern);
+        if (match) resolve(match);
+        else if (this.child.exitCode !== null || this.child.signalCode !== null) {
+          reject(
+            new Error(
+              `it ended (${this.child.exitCode}) without ${pattern} on ${stream}: ${this.stdout}${this.stderr}`,
+            ),
+          );
+        }
+      };
+      this.exited.then(look, reject);
+      this.#onOutput.add(look);
+      look();
+    });
+    return within(found, `${pattern} on ${stream}; there is: ${this[stream].slice(-2000)}`, limitMs).finally(
+      () => this.#onOutput.delete(look),
+    );
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** SIGTERM, and its exit code. */
+  async stop(): Promise<number | null> {
+    this.kill("SIGTERM");
+    return (await within(this.exited, "an end after SIGTERM")).code;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill("SIGKILL");
+    await this.exited.catch(() => {});
+  }
+}
+
+/** Starts a program of the project (`exercises/01-echo/tcp-server.ts`) and waits for its ready lines. */
+export async function start(
+  script: string,
+  args: readonly (string | number)[] = [],
+  options: StartOptions = {},
+): Promise<Running> {
+  const root = join(import.meta.dirname, "..");
+  const [command = "", ...rest] = [
+    ...(options.wrapper ?? []),
+    process.execPath,
+    "--import",
+    import.meta.resolve("tsx"),
+    join(root, script),
+  ];
+  const running = new Running(command, [...rest, ...args.map(String)], options);
+  const { servers = 1 } = options;
+  if (servers > 0) await running.output(new RegExp(`(?:^listening on .*\\n(?:.*\\n)*?){${servers}}`, "m"));
+  return running;
+}
+
+export interface Result {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  /** What stdout carried, byte by byte. */
+  bytes: Buffer;
+}
+
+/** Runs a program of the project to its end. */
+export async function run(
+  script: string,
+  args: readonly (string | number)[] = [],
+  { stdin = "", ...options }: StartOptions & { stdin?: string | Buffer } = {},
+): Promise<Result> {
+  await using running = await start(script, args, { ...options, servers: 0 });
+  return await finish(running, stdin);
+}
+
+/** Runs any other program (`curl`, `nc`) to its end. */
+export async function runTool(
+  tool: string,
+  args: readonly string[],
+  stdin: string | Buffer = "",
+): Promise<Result> {
+  await using running = new Running(tool, args, {});
+  return await finish(running, stdin);
+}
+
+async function finish(running: Running, stdin: string | Buffer): Promise<Result> {
+  running.child.stdin?.end(stdin);
+  const { code } = await within(running.exited, "the end of the program", 4 * PATIENCE_MS);
+  return { code, stdout: running.stdout, stderr: running.stderr, bytes: running.bytes };
+}

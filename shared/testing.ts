@@ -1,0 +1,126 @@
+/** Difficult peers and honest checks, for tests. Starting programs is in `running.ts`, passed on from here. */
+import { strict as assert } from "node:assert";
+import { once } from "node:events";
+import { accessSync, constants } from "node:fs";
+import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
+import { delimiter, join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { PATIENCE_MS } from "./running.ts";
+import { connect } from "./tcp.ts";
+
+export * from "./running.ts";
+
+/** Test options that skip where a program is missing; under NETLAB_REQUIRE_TOOLS=1 a missing one fails. */
+export function needs(...tools: string[]): { skip?: string } {
+  const folders = (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin", "/sbin");
+  const missing = tools.filter((tool) => !folders.some((folder) => isExecutable(join(folder, tool))));
+  if (missing.length === 0) return {};
+  if (process.env["NETLAB_REQUIRE_TOOLS"] === "1") throw new Error(`not installed: ${missing.join(", ")}`);
+  return { skip: `not installed: ${missing.join(", ")}` };
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. */
+export async function writeSplit(socket: Socket, bytes: Buffer, pieceBytes = 1): Promise<void> {
+  socket.setNoDelay(true);
+  for (let at = 0; at < bytes.length; at += pieceBytes) {
+    if (!socket.write(bytes.subarray(at, at + pieceBytes))) await once(socket, "drain");
+    await nextTurn();
+  }
+}
+
+/**
+ * Says the lines behind `> ` and compares the whole conversation; `< (end)` is the peer's FIN. Lines end in CRLF:
+ *
+ *     await transcript(port, ["> hello", "< hello", "> (end)", "< (end)"]);
+ */
+export async function transcript(port: number, script: readonly string[]): Promise<void> {
+  await using connection = await connect({ host: "127.0.0.1", port, timeoutMs: PATIENCE_MS });
+  const actual: string[] = [];
+  for (const line of script) {
+    if (line === "> (end)") connection.end();
+    else if (line.startsWith("> ")) await connection.write(`${line.slice(2)}\r\n`);
+    actual.push(line.startsWith("> ") ? line : `< ${(await connection.readLine(1_000_000)) ?? "(end)"}`);
+  }
+  assert.deepEqual(actual, script);
+}
+
+/** What a relay does with a chunk: passes on these pieces, then may say no more in that direction, or reset both. */
+export type Fault = (
+  chunk: Buffer,
+  offset: number,
+  toServer: boolean,
+) => { pieces: Buffer[]; then?: "stall" | "reset" | undefined };
+export const splitAt =
+  (pieceBytes: number): Fault =>
+  (chunk) => ({
+    pieces: Array.from({ length: Math.ceil(chunk.length / pieceBytes) }, (_, i) =>
+      chunk.subarray(i * pieceBytes, (i + 1) * pieceBytes),
+    ),
+  });
+const after =
+  (then: "stall" | "reset", bytes: number): Fault =>
+  (chunk, offset) => ({
+    pieces: [chunk.subarray(0, bytes - offset)],
+    then: offset + chunk.length >= bytes ? then : undefined,
+  });
+export const stallAfter = (bytes: number): Fault => after("stall", bytes);
+export const resetAfter = (bytes: number): Fault => after("reset", bytes);
+
+export interface Relay extends AsyncDisposable {
+  readonly port: number;
+}
+
+/** A TCP relay on loopback that splits, stalls or resets: faults live on the path, not in the programs. */
+export async function tcpRelay(toPort: number, fault: Fault): Promise<Relay> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
+    const upstream = connectSocket({ port: toPort, host: "127.0.0.1", allowHalfOpen: true, noDelay: true });
+    const pair = [client, upstream] as const;
+    for (const socket of pair) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        sockets.delete(socket);
+        for (const other of pair) other.destroySoon();
+      });
+    }
+    void pump(client, upstream, true);
+    void pump(upstream, client, false);
+  });
+
+  async function pump(from: Socket, to: Socket, toServer: boolean): Promise<void> {
+    let offset = 0;
+    try {
+      for await (const chunk of from.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+        const { pieces, then } = fault(chunk, offset, toServer);
+        offset += chunk.length;
+        for (const piece of pieces) await writeSplit(to, piece, piece.length);
+        if (then === "reset") for (const socket of [from, to]) socket.resetAndDestroy();
+        if (then !== undefined) return;
+      }
+      to.end();
+    } catch {
+      to.destroy(); // one side went away: so does the other
+    }
+  }
+
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    port: (server.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
