@@ -58,7 +58,7 @@ export type Fault = (
   chunk: Buffer,
   offset: number,
   toServer: boolean,
-) => { pieces: Buffer[]; then?: "stall" | "reset" | undefined };
+) => { pieces: Buffer[]; outcome?: "stall" | "reset" | undefined };
 export const splitAt =
   (pieceBytes: number): Fault =>
   (chunk) => ({
@@ -67,10 +67,10 @@ export const splitAt =
     ),
   });
 const after =
-  (then: "stall" | "reset", bytes: number): Fault =>
+  (outcome: "stall" | "reset", bytes: number): Fault =>
   (chunk, offset) => ({
     pieces: [chunk.subarray(0, bytes - offset)],
-    then: offset + chunk.length >= bytes ? then : undefined,
+    outcome: offset + chunk.length >= bytes ? outcome : undefined,
   });
 export const stallAfter = (bytes: number): Fault => after("stall", bytes);
 export const resetAfter = (bytes: number): Fault => after("reset", bytes);
@@ -101,11 +101,11 @@ export async function tcpRelay(toPort: number, fault: Fault): Promise<Relay> {
     let offset = 0;
     try {
       for await (const chunk of from.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
-        const { pieces, then } = fault(chunk, offset, toServer);
+        const { pieces, outcome } = fault(chunk, offset, toServer);
         offset += chunk.length;
         for (const piece of pieces) await writeSplit(to, piece, piece.length);
-        if (then === "reset") for (const socket of [from, to]) socket.resetAndDestroy();
-        if (then !== undefined) return;
+        if (outcome === "reset") for (const socket of [from, to]) socket.resetAndDestroy();
+        if (outcome !== undefined) return;
       }
       to.end();
     } catch {
