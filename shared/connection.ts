@@ -21,8 +21,14 @@ export class TimeoutError extends Failure {
 
 /** Bytes that may lie here unread before the socket is paused. */
 const HIGH_WATER_BYTES = 64 * 1024;
+const CLOSED = "the connection is closed";
 const LF = 0x0a;
 const CR = 0x0d;
+
+interface Waiter {
+  wake: () => void;
+  timer?: NodeJS.Timeout;
+}
 
 export class Connection implements AsyncDisposable {
   /** The other end, as `127.0.0.1:40312` or `[::1]:40312`. */
@@ -34,8 +40,8 @@ export class Connection implements AsyncDisposable {
   #bufferedBytes = 0;
   #ended = false;
   #failure: unknown;
-  #wakeReader: (() => void) | undefined;
-  #wakeWriter: (() => void) | undefined;
+  readonly #readers = new Set<Waiter>();
+  readonly #writers = new Set<Waiter>();
 
   /** Takes over the socket, which must have been made with `allowHalfOpen: true`. */
   constructor(socket: Socket, timeoutMs = 0) {
@@ -44,9 +50,9 @@ export class Connection implements AsyncDisposable {
     this.peer = formatAddress(socket.remoteAddress ?? "?", socket.remotePort ?? 0);
     socket.on("data", (chunk: Buffer) => this.#received(chunk));
     socket.on("end", () => this.stopReading());
-    socket.on("drain", () => this.#wakeWriter?.());
+    for (const event of ["drain", "finish"]) socket.on(event, () => wakeAll(this.#writers));
     socket.on("error", (error) => this.#fail(error));
-    socket.on("close", () => this.#fail(new Failure("the connection is closed")));
+    socket.on("close", () => this.#fail(new Failure(CLOSED)));
   }
 
   get closed(): boolean {
@@ -56,7 +62,9 @@ export class Connection implements AsyncDisposable {
   /** The next bytes, as many as have arrived. */
   async read(): Promise<Buffer | undefined> {
     if (this.#chunks.length === 0 && !(await this.#more())) return undefined;
-    return this.#take(this.#chunks[0]?.length ?? 0);
+    const chunk = this.#chunks.shift();
+    this.#bufferedBytes -= chunk?.length ?? 0;
+    return chunk;
   }
 
   async readExactly(sizeBytes: number): Promise<Buffer | undefined> {
@@ -99,16 +107,13 @@ export class Connection implements AsyncDisposable {
     }
   }
 
-  /** Sends, and waits while the peer is not taking what was sent before. */
+  /** Sends, and waits while the peer is not taking what was sent before. Several may write at once. */
   async write(bytes: Buffer | string): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
+    if (this.#socket.writableEnded) throw new Failure("this side of the connection is closed");
     if (this.#socket.write(bytes)) return;
-    while (this.#socket.writableNeedDrain) {
-      if (this.#failure !== undefined) throw this.#failure;
-      await this.#wait("the peer took nothing", (wake) => {
-        this.#wakeWriter = wake;
-      });
-    }
+    while (this.#socket.writableNeedDrain) await this.#wait(this.#writers, "the peer took nothing");
+    if (this.#socket.destroyed) throw this.#failure ?? new Failure(CLOSED);
   }
 
   /** Sends FIN: nothing more will be written, reading goes on. */
@@ -119,22 +124,32 @@ export class Connection implements AsyncDisposable {
   /** The reader sees an end after what has already arrived: how a server that stops lets its sessions finish. */
   stopReading(): void {
     this.#ended = true;
-    this.#wakeReader?.();
+    wakeAll(this.#readers);
   }
 
+  /** Cuts the connection. Where bytes of ours are still unsent, the peer sees a reset, lest it take half for the whole. */
   destroy(): void {
-    this.#socket.destroy();
+    if (this.#socket.writableLength > 0) this.#socket.resetAndDestroy();
+    else this.#socket.destroy();
+    this.#fail(new Failure(CLOSED));
   }
 
   /**
-   * Sends FIN and waits for the peer's, at most `lingerMs`. Closing with bytes unread would send a reset,
-   * and that can destroy our last words on their way (RFC 9112 §9.6), so they are read and dropped.
+   * Sends FIN once the peer has taken all, waits for its FIN, at most `lingerMs`. Closing with bytes unread would
+   * send a reset, and that can destroy our last words on their way (RFC 9112 §9.6), so they are read and dropped.
    */
   async close(lingerMs = 1000): Promise<void> {
     if (this.#socket.destroyed) return;
-    this.#socket.removeAllListeners("data").resume().end();
-    const timer = setTimeout(() => this.#socket.destroy(), lingerMs);
-    await new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
+    const closed = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
+    let timer = this.timeoutMs > 0 ? setTimeout(() => this.destroy(), this.timeoutMs) : undefined;
+    this.#socket
+      .removeAllListeners("data")
+      .resume()
+      .end(() => {
+        clearTimeout(timer);
+        timer = setTimeout(() => this.destroy(), lingerMs);
+      });
+    await closed;
     clearTimeout(timer);
   }
 
@@ -143,16 +158,17 @@ export class Connection implements AsyncDisposable {
   }
 
   #received(chunk: Buffer): void {
+    if (this.#ended) return;
     this.#chunks.push(chunk);
     this.#bufferedBytes += chunk.length;
     if (this.#bufferedBytes >= HIGH_WATER_BYTES) this.#socket.pause();
-    this.#wakeReader?.();
+    wakeAll(this.#readers);
   }
 
   #fail(error: unknown): void {
     this.#failure ??= error;
-    this.#wakeReader?.();
-    this.#wakeWriter?.();
+    wakeAll(this.#readers);
+    wakeAll(this.#writers);
   }
 
   /** Waits until more bytes have arrived than now; false when none will come any more. */
@@ -162,23 +178,22 @@ export class Connection implements AsyncDisposable {
       if (this.#ended) return false;
       if (this.#failure !== undefined) throw this.#failure;
       this.#socket.resume();
-      await this.#wait("the peer sent nothing", (wake) => {
-        this.#wakeReader = wake;
-      });
+      await this.#wait(this.#readers, "the peer sent nothing");
     }
     return true;
   }
 
-  async #wait(complaint: string, register: (wake: (() => void) | undefined) => void): Promise<void> {
+  /** Waits until something has happened to those who wait; the caller looks whether it is what it wants. */
+  #wait(waiting: Set<Waiter>, complaint: string): Promise<void> {
     const { timeoutMs } = this;
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve, reject) => {
-      register(resolve);
+    return new Promise((wake, reject) => {
+      const waiter: Waiter = { wake };
+      waiting.add(waiter);
       if (timeoutMs === 0) return;
-      timer = setTimeout(() => reject(new TimeoutError(`${complaint} for ${timeoutMs} ms`)), timeoutMs);
-    }).finally(() => {
-      clearTimeout(timer);
-      register(undefined);
+      waiter.timer = setTimeout(() => {
+        waiting.delete(waiter);
+        reject(new TimeoutError(`${complaint} for ${timeoutMs} ms`));
+      }, timeoutMs);
     });
   }
 
@@ -191,15 +206,14 @@ export class Connection implements AsyncDisposable {
 
   /** The first `size` buffered bytes in one piece, left where they are. */
   #peek(size: number): Buffer {
-    const first = this.#chunks[0];
-    if (first !== undefined && first.length >= size) return first.subarray(0, size);
+    const first = this.#chunks[0] ?? Buffer.alloc(0);
+    if (first.length >= size) return first.subarray(0, size);
     const whole = Buffer.concat(this.#chunks);
     this.#chunks = [whole];
     return whole.subarray(0, size);
   }
 
   #take(size: number): Buffer {
-    if (size === 0) return Buffer.alloc(0);
     const taken = this.#peek(size);
     const left = this.#chunks[0]?.subarray(size);
     if (left === undefined || left.length === 0) this.#chunks.shift();
@@ -207,6 +221,14 @@ export class Connection implements AsyncDisposable {
     this.#bufferedBytes -= size;
     return taken;
   }
+}
+
+function wakeAll(waiting: Set<Waiter>): void {
+  for (const { wake, timer } of waiting) {
+    clearTimeout(timer);
+    wake();
+  }
+  waiting.clear();
 }
 
 function withoutCrLf(line: Buffer): Buffer {

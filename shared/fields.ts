@@ -2,6 +2,7 @@
  * What a codec is, and the fields of fixed size: integers, named codes, bit fields, constants. Numbers are
  * big-endian, as the network's order is. Texts and bytes are in `octets.ts`; `pdu.ts` composes them all.
  */
+import { inspect } from "node:util";
 import { Failure } from "./errors.ts";
 
 /** Bytes that do not follow the declaration, or a value that does not fit it. */
@@ -11,7 +12,7 @@ export class PduError extends Failure {
   readonly offset: number;
   readonly problem: string;
   constructor(path: string, offset: number, problem: string) {
-    super(`${path} at byte ${offset}: ${problem}`);
+    super(`${path}${path && " "}at byte ${offset}: ${problem}`);
     this.path = path;
     this.offset = offset;
     this.problem = problem;
@@ -49,11 +50,17 @@ export interface Codec<T> {
 }
 export type ValueOf<C> = C extends Codec<infer T> ? T : never;
 
-/** Moves the cursor over `size` bytes and returns where they begin. */
-export function take(cursor: Cursor, size: number): number {
+/** A refused value, for the complaint: in short, and whatever it is. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
+  return inspect(value, { depth: 0, breakLength: Infinity, maxArrayLength: 3, maxStringLength: 40 });
+}
+
+/** Moves the cursor over `size` bytes and returns where they begin; the field began at `fieldAt`. */
+export function take(cursor: Cursor, size: number, fieldAt = cursor.at): number {
   const { at, bytes } = cursor;
   if (at + size > bytes.length) {
-    throw new PduError("", at, `needs ${size} bytes, ${bytes.length - at} left`);
+    throw new PduError("", fieldAt, `needs ${size} bytes, ${bytes.length - at} left`);
   }
   cursor.at = at + size;
   return at;
@@ -92,7 +99,7 @@ function integer(bits: 8 | 16 | 32, signed: boolean): Codec<number> {
     size,
     (value, bytes, at) => {
       if (!Number.isInteger(value) || value < min || value > max) {
-        throw new PduError("", at, `${value} does not fit ${name}`);
+        throw new PduError("", at, `${show(value)} does not fit ${name}`);
       }
       writeIt.call(bytes, value, at);
     },
@@ -108,7 +115,7 @@ function bigInteger(signed: boolean): Codec<bigint> {
     8,
     (value, bytes, at) => {
       if (typeof value !== "bigint" || clamp(64, value) !== value) {
-        throw new PduError("", at, `${value} does not fit ${signed ? "i" : "u"}64`);
+        throw new PduError("", at, `${show(value)} does not fit ${signed ? "i" : "u"}64 (a bigint)`);
       }
       bytes[`write${type}`](value, at);
     },
@@ -142,7 +149,7 @@ export function enumOf<const C extends Record<string, number>>(
     of.minSize,
     (name, bytes, at) => {
       const code = Object.hasOwn(codes, name) ? codes[name] : undefined;
-      if (code === undefined) throw new PduError("", at, `unknown name ${JSON.stringify(name)}`);
+      if (code === undefined) throw new PduError("", at, `unknown name ${show(name)}`);
       of.write(code, { bytes, at });
     },
     nameAt,
@@ -178,13 +185,15 @@ export function bits<const W extends Record<string, number>>(widths: W): Codec<B
   return fixedCodec(
     { kind: "bits", bits: total, fields: fields.map(({ name, width }) => ({ name, width })) },
     total / 8,
-    (value: Record<string, unknown>, bytes, at) => {
+    (value: Record<string, unknown> | undefined, bytes, at) => {
       let word = 0;
       for (const { name, low, size } of fields) {
         if (name === "reserved") continue;
-        const part = Number(value[name]);
+        const given = value?.[name];
+        const part = typeof given === (size === 2 ? "boolean" : "number") ? Number(given) : Number.NaN;
         if (!Number.isInteger(part) || part < 0 || part >= size) {
-          throw new PduError(name, at, `${value[name]} does not fit ${Math.log2(size)} bits`);
+          const room = size === 2 ? "one bit (a boolean)" : `${Math.log2(size)} bits`;
+          throw new PduError(`bits.${name}`, at, `${show(given)} does not fit ${room}`);
         }
         word += part * low;
       }

@@ -1,9 +1,10 @@
 /** Fields of text (UTF-8) and of bytes: of fixed length, behind their length, or up to the datagram's end. */
-import { type Codec, fixedCodec, PduError, take } from "./fields.ts";
+import { type Codec, fixedCodec, PduError, show, take } from "./fields.ts";
 
 /** How a text or byte field is stored: converts, and counts its bytes without converting. */
 interface Content<T> {
   kind: "text" | "bytes";
+  is(value: unknown): value is T;
   size(value: T): number;
   put(value: T, bytes: Buffer, at: number): void;
   get(bytes: Buffer, at: number, end: number): T;
@@ -11,6 +12,7 @@ interface Content<T> {
 
 const rawBytes: Content<Buffer> = {
   kind: "bytes",
+  is: Buffer.isBuffer,
   size: (value) => value.length,
   put: (value, bytes, at) => void value.copy(bytes, at),
   get: (bytes, at, end) => bytes.subarray(at, end),
@@ -19,6 +21,7 @@ const rawBytes: Content<Buffer> = {
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const utf8Text: Content<string> = {
   kind: "text",
+  is: (value) => typeof value === "string",
   size: (value) => Buffer.byteLength(value),
   put: (value, bytes, at) => {
     if (!value.isWellFormed()) throw new PduError("", at, "has a lone surrogate, which UTF-8 cannot carry");
@@ -33,6 +36,14 @@ const utf8Text: Content<string> = {
   },
 };
 
+/** Bytes that the value takes, for `sizeOf`; what is no such value at all is refused by `write`, which knows where. */
+const sizeIn = <T>(content: Content<T>, value: T) => (content.is(value) ? content.size(value) : 0);
+
+function checkedSize<T>(content: Content<T>, value: T, at: number): number {
+  if (content.is(value)) return content.size(value);
+  throw new PduError("", at, `${show(value)} is not ${content.kind === "text" ? "a text" : "a Buffer"}`);
+}
+
 /** `size` bytes; a shorter text is padded with NULs, which are no part of it. */
 function fixedLength<T extends string | Buffer>(content: Content<T>, size: number): Codec<T> {
   const isText = content.kind === "text";
@@ -40,7 +51,7 @@ function fixedLength<T extends string | Buffer>(content: Content<T>, size: numbe
     { kind: content.kind, length: size },
     size,
     (value, bytes, at) => {
-      const actual = content.size(value);
+      const actual = checkedSize(content, value, at);
       if (isText ? actual > size : actual !== size) {
         throw new PduError("", at, `is ${actual} bytes, the field ${size}`);
       }
@@ -63,23 +74,24 @@ function fixedLength<T extends string | Buffer>(content: Content<T>, size: numbe
 /** A length, then so many bytes (at most `max`). */
 function prefixed<T>(content: Content<T>, length: Codec<number>, max: number): Codec<T> {
   const check = (size: number, at: number) => {
-    if (size > max) throw new PduError("", at, `is ${size} bytes, at most ${max} are allowed`);
+    if (size < 0 || size > max) throw new PduError("", at, `is ${size} bytes, at most ${max} are allowed`);
     return size;
   };
   return {
     shape: { kind: content.kind, length: length.shape },
     minSize: length.minSize,
     fixed: false,
-    sizeOf: (value) => length.minSize + content.size(value),
+    sizeOf: (value) => length.minSize + sizeIn(content, value),
     write: (value, to) => {
-      const size = check(content.size(value), to.at);
+      const size = check(checkedSize(content, value, to.at), to.at);
       length.write(size, to);
       content.put(value, to.bytes, to.at);
       to.at += size;
     },
     read: (from) => {
-      const size = check(length.read(from), from.at);
-      return content.get(from.bytes, take(from, size), from.at);
+      const { at } = from;
+      const size = check(length.read(from), at);
+      return content.get(from.bytes, take(from, size, at), from.at);
     },
     endOf: (bytes, at) => {
       const start = at + length.minSize;
@@ -94,8 +106,9 @@ function rest<T>(content: Content<T>): Codec<T> {
     shape: { kind: content.kind, length: "rest" },
     minSize: 0,
     fixed: false,
-    sizeOf: content.size,
+    sizeOf: (value) => sizeIn(content, value),
     write: (value, to) => {
+      checkedSize(content, value, to.at);
       content.put(value, to.bytes, to.at);
       to.at = to.bytes.length;
     },

@@ -10,7 +10,15 @@
  *     });
  *     export type Frame = ValueOf<typeof Frame>;
  */
-import { type Codec, type Constant, enumOf, PduError, type StructShape, type ValueOf } from "./fields.ts";
+import {
+  type Codec,
+  type Constant,
+  enumOf,
+  PduError,
+  type StructShape,
+  show,
+  type ValueOf,
+} from "./fields.ts";
 
 export * from "./fields.ts";
 export * from "./octets.ts";
@@ -40,6 +48,7 @@ type StructValue<F extends Fields> = {
   -readonly [K in keyof F as F[K][0] extends Constant ? never : K]: ValueOf<F[K][0]>;
 };
 type AnyValue = Record<string, unknown>;
+const isRecord = (value: unknown) => typeof value === "object" && value !== null;
 
 /** Fields one after the other. `shape.name` is what errors, diagrams and dissectors call it. */
 export function struct<const F extends Fields>(
@@ -57,7 +66,7 @@ export function struct<const F extends Fields>(
   /** Where in the PDU an error was met is only worked out when there is one. */
   const named = (error: unknown, index: number): unknown => {
     if (!(error instanceof PduError)) return error;
-    const inner = error.path === "" ? "" : `.${error.path.replace(/^[^.]*\./, "")}`;
+    const inner = error.path.replace(/^[^.]*/, ""); // without the inner codec's own name
     return new PduError(`${name}.${names[index]}${inner}`, error.offset, error.problem);
   };
 
@@ -74,8 +83,11 @@ export function struct<const F extends Fields>(
     minSize,
     fixed: growing.length === 0,
     sizeOf: (value: AnyValue) =>
-      growing.reduce((sum, { field, codec }) => sum + codec.sizeOf(value[field]) - codec.minSize, minSize),
+      isRecord(value)
+        ? growing.reduce((sum, { field, codec }) => sum + codec.sizeOf(value[field]) - codec.minSize, minSize)
+        : minSize,
     write: (value: AnyValue, to) => {
+      if (!isRecord(value)) throw new PduError(name, to.at, `${show(value)} is not an object`);
       let i = 0;
       try {
         for (; i < codecs.length; i++) (codecs[i] as AnyCodec).write(value[names[i] as string], to);
@@ -132,8 +144,7 @@ export function union<const Tag extends string, const U extends Variants>(
   );
   const bodyOf = (value: AnyValue) => {
     const body = bodies.get(value[tag] as string);
-    if (body === undefined)
-      throw new PduError(`${name}.${tag}`, 0, `unknown name ${JSON.stringify(value[tag])}`);
+    if (body === undefined) throw new PduError(`${name}.${tag}`, 0, `unknown name ${show(value[tag])}`);
     return body as AnyCodec & { readonly shape: StructShape };
   };
   return {
@@ -152,7 +163,7 @@ export function union<const Tag extends string, const U extends Variants>(
     minSize: head.minSize + Math.min(...[...bodies.values()].map((body) => body.minSize)),
     fixed: false,
     sizeOf: (value: AnyValue) =>
-      head.minSize + (bodies.get(value[tag] as string)?.sizeOf(value as never) ?? 0),
+      head.minSize + (bodies.get(value?.[tag] as string)?.sizeOf(value as never) ?? 0),
     write: (value: AnyValue, to) => {
       head.write(value, to);
       bodyOf(value).write(value, to);

@@ -1,0 +1,391 @@
+/** The clock kept in step: against a real chronyd, against time servers that do evil, and left alone. */
+import { strict as assert } from "node:assert";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+import { describe, type TestContext, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import fc from "fast-check";
+import { NtpTimeSync } from "ntp-time-sync";
+import { explain, isFailure } from "../../shared/errors.ts";
+import { udpLink } from "../../shared/link.ts";
+import { decode, encode } from "../../shared/pdu.ts";
+import { needs, Running, runTool, type StartOptions, start, within } from "../../shared/testing.ts";
+import { bind, request } from "../../shared/udp.ts";
+import { ask, next, nowMs, offsetAndDelay, type TimeServer } from "./clock.ts";
+import { NtpPacket, ntpReply, ntpTimestamp, type Reply, readReply, requestFor } from "./protocol.ts";
+
+const SERVER = "exercises/02-daytime/server.ts";
+const EVERY_SECOND = ["--sync-cron", "* * * * * *"];
+/** What the assignment allows. */
+const TOLERANCE_MS = 5;
+
+const startServer = (args: readonly (string | number)[], options?: StartOptions) =>
+  start(SERVER, ["--port", 0, ...args], { servers: 2, ...options });
+
+interface Reading {
+  reply: Reply;
+  /** The server's time less this process's; it was read between two readings of ours. */
+  aheadMs: { least: number; most: number };
+}
+
+async function readClock(port: number): Promise<Reading> {
+  const beforeMs = Date.now();
+  const reply = await request({
+    ...{ host: "127.0.0.1", port, timeoutMs: 5000 },
+    request: requestFor(4711, "UTC"),
+    accept: (datagram) => readReply(datagram, 4711),
+  });
+  return { reply, aheadMs: { least: reply.utcMs - Date.now(), most: reply.utcMs - beforeMs } };
+}
+
+/** The check that this exercise is about. */
+function assertAhead({ aheadMs: { least, most } }: Reading, shiftMs: number): void {
+  const found = `ahead by ${least} to ${most} ms, should be ${shiftMs}`;
+  assert.ok(least <= shiftMs + TOLERANCE_MS && most >= shiftMs - TOLERANCE_MS, found);
+}
+
+/** A time server on loopback that does as it is told with each query. Its end is the test's. */
+async function timeServer(
+  t: TestContext,
+  answer: (query: Buffer, send: (bytes: Buffer) => void) => void,
+  { host = "127.0.0.1", port = 0 } = {},
+) {
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const bound = await bind({ host, port, signal: stop.signal, log: () => {} }, (query, from, server) =>
+    answer(query, (bytes) => server.send(bytes, from)),
+  );
+  return { host, port: bound.port, stop: () => stop.abort(), closed: bound.closed };
+}
+
+/** Answers rightly by a clock that is off, but for what `change` does to the reply. */
+const shifted =
+  (shiftMs: number, change: (reply: NtpPacket) => NtpPacket = (reply) => reply) =>
+  (query: Buffer, send: (bytes: Buffer) => void) => {
+    const reply = ntpReply(query, Date.now() + shiftMs);
+    if (reply !== undefined) send(encode(NtpPacket, change(reply)));
+  };
+
+/** Why a time server is of no use. */
+async function complaintOf(server: TimeServer): Promise<string> {
+  const sample = await ask(server).catch((error: unknown) => {
+    assert.ok(isFailure(error), `${error}`);
+    return explain(error);
+  });
+  assert.ok(typeof sample === "string", `not refused: ${JSON.stringify(sample)}`);
+  return sample;
+}
+
+describe("a real chronyd", needs("chronyd", "chronyc"), () => {
+  test("serving a shifted time: the daytime server is within 5 ms of it", async (t) => {
+    const chronyd = await startChronyd(t);
+    for (const shiftMs of [5000, -5000, 10]) {
+      await chronyd.shift(shiftMs);
+      await using server = await startServer(["--ntp-server", `127.0.0.1:${chronyd.port}`]);
+      await server.output(/^synchronised: /m, "stderr");
+      const reading = await readClock(server.port);
+      assertAhead(reading, shiftMs);
+      const { synchronisation, stratum } = reading.reply;
+      assert.deepEqual({ synchronisation, stratum }, { synchronisation: "synchronised", stratum: 2 });
+    }
+  });
+
+  test("10 ms ahead, behind a path of 20 ms each way: so is the server, and the library alone is not", async (t) => {
+    const chronyd = await startChronyd(t);
+    await chronyd.shift(10);
+    const path = { delayMs: 20 };
+    const to = { host: "127.0.0.1", port: chronyd.port };
+    await using link = await udpLink({ to, toServer: path, toClient: path, seed: 1 });
+    await using server = await startServer(["--ntp-server", `127.0.0.1:${link.port}`]);
+    await server.output(/^synchronised: .* round trip (4\d|5\d)\./m, "stderr");
+    assertAhead(await readClock(server.port), 10);
+
+    const alone = await new NtpTimeSync({ servers: [`127.0.0.1:${link.port}`], sampleCount: 2 }).getTime(
+      true,
+    );
+    const itsReading = { aheadMs: { least: alone.offset, most: alone.offset } } as Reading;
+    assert.throws(() => assertAhead(itsReading, 10), /ahead by -\d/);
+  });
+
+  test("that is not synchronised itself is refused", async (t) => {
+    const chronyd = await startChronyd(t);
+    await chronyd.command("local off");
+    assert.match(await complaintOf(chronyd), /is refused: it is not synchronised \(leap 3\)/);
+  });
+});
+
+/**
+ * chronyd with its null clock driver (-x): it sets nothing on the machine and serves a clock of its own, which
+ * chronyc moves. Its own answer to a raw query says that it moved.
+ */
+async function startChronyd(t: TestContext) {
+  const folder = await mkdtemp(join(tmpdir(), "chronyd-"));
+  const free = await timeServer(t, () => {});
+  free.stop();
+  await free.closed;
+  const { port } = free;
+  const commands = join(folder, "commands");
+  const lines = [
+    `port ${port}`,
+    "bindaddress 127.0.0.1",
+    "allow 127.0.0.0/8",
+    "local stratum 1",
+    "cmdport 0",
+    `bindcmdaddress ${commands}`,
+    `pidfile ${join(folder, "pid")}`,
+  ];
+  await writeFile(join(folder, "conf"), `${lines.join("\n")}\n`);
+  const env = { PATH: `${process.env["PATH"]}:/usr/sbin:/sbin` };
+  const args = ["-x", "-d", "-U", "-u", userInfo().username, "-f", join(folder, "conf")];
+  const chronyd = new Running("chronyd", args, { env });
+  t.after(async () => {
+    await chronyd[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true });
+  });
+  const address = { host: "127.0.0.1", port };
+  await within(answers(address, chronyd), "chronyd's first answer");
+
+  const command = async (text: string) => {
+    const { stdout, code } = await runTool("chronyc", ["-h", commands, text]);
+    assert.equal(code, 0, `${text}: ${stdout}`);
+  };
+  let currentMs = 0;
+  return {
+    ...address,
+    command,
+    async shift(shiftMs: number) {
+      await command(`doffset ${(currentMs - shiftMs) / 1000}`);
+      currentMs = shiftMs;
+      const offsetMs = await rawOffset(address);
+      assert.ok(Math.abs(offsetMs - shiftMs) < 1, `chronyd itself is ${offsetMs} ms off, not ${shiftMs}`);
+    },
+  };
+}
+
+async function answers(address: { host: string; port: number }, { child }: Running): Promise<void> {
+  while (child.exitCode === null) {
+    const answered = await rawOffset(address).catch((error: unknown) => {
+      if (!isFailure(error)) throw error;
+    });
+    if (answered !== undefined) return;
+    await sleep(20);
+  }
+  throw new Error("chronyd ended at once");
+}
+
+/** A time server's clock less this machine's, without any of the code under test: the best of three queries. */
+async function rawOffset({ host, port }: { host: string; port: number }): Promise<number> {
+  const now = () => Date.now() + 0.5; // as it is cut to whole milliseconds
+  const toMs = (timestamp: bigint) => Number((timestamp * 1_000_000n) >> 32n) / 1000 - 2_208_988_800_000;
+  const samples: { delayMs: number; offsetMs: number }[] = [];
+  for (let i = 0; i < 3; i++) {
+    const t1 = now();
+    const query = { ...EMPTY_PACKET, transmit: ntpTimestamp(t1) };
+    const reply = await request({
+      host,
+      port,
+      request: encode(NtpPacket, query),
+      timeoutMs: 2000,
+      accept: (d) => d,
+    });
+    const t4 = now();
+    const { receive, transmit } = decode(NtpPacket, reply);
+    const [t2, t3] = [toMs(receive), toMs(transmit)];
+    samples.push({ delayMs: t4 - t1 - (t3 - t2), offsetMs: (t2 - t1 + t3 - t4) / 2 });
+  }
+  return samples.sort((a, b) => a.delayMs - b.delayMs)[0]?.offsetMs ?? Number.NaN;
+}
+
+const EMPTY_PACKET: NtpPacket = {
+  head: { leap: 0, version: 4, mode: 3 },
+  ...{ stratum: 0, poll: 0, precision: 0, rootDelay: 0, rootDispersion: 0, referenceId: 0 },
+  ...{ reference: 0n, origin: 0n, receive: 0n, transmit: 0n },
+};
+
+/** Longer than a label of the DNS may be, so that nobody on the network is asked about it. */
+const NO_NAME = "x".repeat(64);
+
+describe("a time server that errs", () => {
+  const refused: [what: string, change: (reply: NtpPacket) => NtpPacket, complaint: RegExp][] = [
+    ["not synchronised", (r) => ({ ...r, head: { ...r.head, leap: 3 } }), /not synchronised \(leap 3\)/],
+    ["a kiss of death", (r) => ({ ...r, stratum: 0 }), /not synchronised \(stratum 0\)/],
+    ["of no stratum", (r) => ({ ...r, stratum: 16 }), /not synchronised \(stratum 16\)/],
+    ["a client itself", (r) => ({ ...r, head: { ...r.head, mode: 3 } }), /mode 3 is not a server's/],
+    ["a broadcaster", (r) => ({ ...r, head: { ...r.head, mode: 5 } }), /mode 5 is not a server's/],
+    ["of another version", (r) => ({ ...r, head: { ...r.head, version: 7 } }), /version 7 is unknown/],
+    ["answering another query", (r) => ({ ...r, origin: r.origin - 1n }), /do not match the query/],
+    ["answering no query", (r) => ({ ...r, origin: 0n }), /do not match the query/],
+    ["without a time", (r) => ({ ...r, receive: 0n, transmit: 0n }), /gives no time/],
+    [
+      "faster than light",
+      (r) => ({ ...r, transmit: r.transmit + (5n << 32n) }),
+      /round trip of -[\d.]+ ms cannot be/,
+    ],
+    [
+      "answering before",
+      (r) => ({ ...r, transmit: r.transmit - (5n << 32n) }),
+      /answered before it was asked/,
+    ],
+  ];
+  test("is refused, and the complaint says why", async (t) => {
+    const check = async ([what, change, complaint]: (typeof refused)[number]) =>
+      assert.match(await complaintOf(await timeServer(t, shifted(0, change))), complaint, what);
+    await Promise.all(refused.map(check));
+  });
+
+  test("is refused where it answers too late, too little, in garbage, or not at all", async (t) => {
+    const right = shifted(0);
+    const cases: [RegExp, Parameters<typeof timeServer>[1]][] = [
+      [/nothing came within 1000 ms/, () => {}],
+      [/nothing came within 1000 ms/, (query, send) => void sleep(1200).then(() => right(query, send))],
+      [/do not match/, (query, send) => right(query, (reply) => send(reply.subarray(0, 47)))],
+      [/do not match/, (_, send) => send(Buffer.alloc(0))],
+      [/do not match/, (_, send) => send(Buffer.alloc(48, 0xff))],
+      [/do not match/, (_, send) => send(Buffer.alloc(9000, 1))],
+    ];
+    const check = async ([complaint, answer]: (typeof cases)[number]) =>
+      assert.match(await complaintOf(await timeServer(t, answer)), complaint);
+    await Promise.all(cases.map(check));
+    const gone = await timeServer(t, right);
+    gone.stop();
+    await gone.closed;
+    assert.match(await complaintOf(gone), /ECONNREFUSED/);
+    assert.match(await complaintOf({ host: NO_NAME, port: 123 }), /cannot resolve xxx/);
+  });
+
+  test("with any byte of its reply changed, it is refused or its sample is a number", async (t) => {
+    for (let at = 0; at < NtpPacket.minSize; at++) {
+      const server = await timeServer(t, (query, send) =>
+        shifted(0)(query, (reply) => {
+          reply[at] = (reply[at] ?? 0) ^ 0xff;
+          send(reply);
+        }),
+      );
+      const isOrigin = at >= 24 && at < 32;
+      if (isOrigin) continue; // would wait a second for a better one, as above
+      const sample = await ask(server).catch((error: unknown) => assert.ok(isFailure(error), `${error}`));
+      if (sample) assert.ok(Number.isFinite(sample.offsetMs) && sample.delayMs >= 0, JSON.stringify(sample));
+    }
+  });
+
+  test("does no harm with a wrong reply that is followed by the right one", async (t) => {
+    const server = await timeServer(t, (query, send) => {
+      shifted(99_000, (reply) => ({ ...reply, origin: 1n }))(query, send);
+      shifted(2000)(query, send);
+    });
+    const { offsetMs } = await ask(server);
+    assert.ok(Math.abs(performance.now() + offsetMs - Date.now() - 2000) < TOLERANCE_MS);
+  });
+});
+
+describe("the daytime server's clock", () => {
+  test("is the machine's own, at once, while the time server keeps silent, and it says why", async (t) => {
+    const silent = await timeServer(t, () => {});
+    await using server = await startServer(["--ntp-server", `127.0.0.1:${silent.port}`]);
+    const reading = await readClock(server.port);
+    assert.equal(reading.reply.synchronisation, "none");
+    assert.equal(reading.reply.stratum, 0);
+    assertAhead(reading, 0);
+    await server.output(/^none: .*nothing came within 1000 ms/m, "stderr");
+  });
+
+  test("follows a time server on IPv6, and of several the one with the shortest round trip", async (t) => {
+    const near = await timeServer(t, shifted(1000), { host: "::1" });
+    const far = await timeServer(t, shifted(2000));
+    const unsynchronised = await timeServer(
+      t,
+      shifted(3000, (reply) => ({ ...reply, stratum: 16 })),
+    );
+    const path = { delayMs: 15 };
+    await using link = await udpLink({ to: far, toServer: path, toClient: path, seed: 1 });
+    const names = [`127.0.0.1:${link.port}`, `127.0.0.1:${unsynchronised.port}`, `[::1]:${near.port}`];
+    await using server = await startServer(names.flatMap((name) => ["--ntp-server", name]));
+    await server.output(/^synchronised: \[::1\]:\d+, stratum 1/m, "stderr");
+    assertAhead(await readClock(server.port), 1000);
+  });
+
+  test("runs on alone when the time server is lost, and is set when it is back; each change is one line", async (t) => {
+    const first = await timeServer(t, shifted(-4000));
+    await using server = await startServer(["--ntp-server", `127.0.0.1:${first.port}`, ...EVERY_SECOND]);
+    await server.output(/^synchronised/m, "stderr");
+    first.stop();
+    await server.output(/^holdover: .*ECONNREFUSED/m, "stderr");
+    const alone = await readClock(server.port);
+    assert.deepEqual([alone.reply.synchronisation, alone.reply.stratum], ["holdover", 2]);
+    assertAhead(alone, -4000);
+    await timeServer(t, shifted(7000), { port: first.port });
+    await server.output(/^holdover[\s\S]*^synchronised/m, "stderr");
+    const again = await readClock(server.port);
+    assert.equal(again.reply.synchronisation, "synchronised");
+    assertAhead(again, 7000);
+    const states = server.stderr
+      .trim()
+      .split("\n")
+      .map((line) => line.split(":")[0]);
+    assert.deepEqual(states, ["synchronised", "holdover", "synchronised"]);
+  });
+
+  test("stays when somebody sets the machine's clock by an hour", needs("faketime"), async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), "faketime-"));
+    t.after(() => rm(folder, { recursive: true }));
+    const file = join(folder, "shift");
+    await writeFile(file, "+0");
+    // Its library is loaded into the server itself; the file says what the machine's clock then shows.
+    const library = await runTool("faketime", ["-f", "+0", "printenv", "LD_PRELOAD"]);
+    const env = {
+      LD_PRELOAD: library.stdout.trim(),
+      FAKETIME_TIMESTAMP_FILE: file,
+      FAKETIME_NO_CACHE: "1",
+      FAKETIME_DONT_FAKE_MONOTONIC: "1",
+    };
+    const right = await timeServer(t, shifted(0));
+    await using kept = await startServer(["--ntp-server", `127.0.0.1:${right.port}`], { env });
+    await using own = await startServer([], { env });
+    await kept.output(/^synchronised/m, "stderr");
+    await writeFile(file, "+3600");
+    assertAhead(await readClock(own.port), 3_600_000); // the step is real
+    assertAhead(await readClock(kept.port), 0);
+  });
+});
+
+describe("the arithmetic", () => {
+  test("offset and delay (RFC 5905 §8) are exact on a symmetric path, else off by half the difference", () => {
+    const time = fc.double({ min: -1e6, max: 1e6, noNaN: true });
+    const span = fc.double({ min: 0, max: 1e4, noNaN: true });
+    fc.assert(
+      fc.property(time, time, span, span, span, (t1, trueOffsetMs, thereMs, heldMs, backMs) => {
+        const t2 = t1 + thereMs + trueOffsetMs;
+        const t3 = t2 + heldMs;
+        const t4 = t3 - trueOffsetMs + backMs;
+        const { offsetMs, delayMs } = offsetAndDelay(t1, t2, t3, t4);
+        assert.ok(Math.abs(delayMs - (thereMs + backMs)) < 1e-6);
+        assert.ok(Math.abs(offsetMs - trueOffsetMs - (thereMs - backMs) / 2) < 1e-6);
+      }),
+      { seed: 5905 },
+    );
+  });
+
+  test("an asymmetric path cannot be told from a wrong clock: 30 ms there, 10 ms back is 10 ms of error", async (t) => {
+    const to = await timeServer(t, shifted(0));
+    await using link = await udpLink({ to, toServer: { delayMs: 30 }, toClient: { delayMs: 10 }, seed: 1 });
+    const { offsetMs, delayMs } = await ask({ host: "127.0.0.1", port: link.port });
+    const errorMs = performance.now() + offsetMs - Date.now();
+    assert.ok(
+      Math.abs(errorMs - 10) < TOLERANCE_MS && errorMs <= delayMs / 2 + 1,
+      `${errorMs} of ${delayMs}`,
+    );
+  });
+
+  test("none, synchronised, holdover", () => {
+    const none = { synchronisation: "none", stratum: 0 } as const;
+    const sample = { server: "x", stratum: 3, offsetMs: 1e12, delayMs: 1 };
+    const inStep = next(none, sample);
+    assert.deepEqual(inStep, { synchronisation: "synchronised", stratum: 4, offsetMs: 1e12 });
+    assert.deepEqual(next(inStep, undefined), { ...inStep, synchronisation: "holdover" });
+    assert.deepEqual(next(next(inStep, undefined), undefined), { ...inStep, synchronisation: "holdover" });
+    assert.deepEqual(next(none, undefined), none);
+    assert.ok(Math.abs(nowMs(inStep) - performance.now() - 1e12) < 1000);
+    assert.ok(Math.abs(nowMs(none) - Date.now()) < 1000);
+  });
+});
