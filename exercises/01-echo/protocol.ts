@@ -1,1 +1,49 @@
+/**
+ * Echo (RFC 862): whatever comes goes back. It has no PDU of its own; what is left to decide is whom not to
+ * answer, and whether what came back is what was sent.
+ */
+
+import type { Dissector } from "../../shared/describe.ts";
+
+/** Ours; the assigned one is 7. */
 export const ECHO_PORT = 10_100;
+
+/** The longest that a timer of Node can run, in milliseconds: 24 days. */
+export const LONGEST_MS = 2 ** 31 - 1;
+
+export const dissectors: readonly Dissector[] = [{ as: "echo", tcp: [ECHO_PORT], udp: [ECHO_PORT] }];
+
+/**
+ * The small services, by port (RFC 862 to 868, ports from the IANA registry). Those that answer any datagram would
+ * keep an echo server busy for ever after one datagram that was forged to come from them (CERT advisory
+ * CA-1996-01); discard never answers, so nobody there waits for ours.
+ */
+export const SMALL_SERVICES: ReadonlyMap<number, string> = new Map([
+  [7, "echo (RFC 862)"],
+  [9, "discard (RFC 863)"],
+  [11, "active users (RFC 866)"],
+  [13, "daytime (RFC 867)"],
+  [17, "quote of the day (RFC 865)"],
+  [19, "character generator (RFC 864)"],
+  [37, "time (RFC 868)"],
+]);
+
+/** Why a datagram server on `ownPort` must not answer this source port, or undefined where it may. */
+export function whyRefused(sourcePort: number, ownPort: number): string | undefined {
+  if (sourcePort === 0) return "port 0 wants no reply (RFC 768)";
+  // Any host's: the server that the datagram claims to be from may be this one's twin.
+  if (sourcePort === ownPort) return "its source port is this server's own";
+  const service = SMALL_SERVICES.get(sourcePort);
+  return service && `its source port is that of ${service}`;
+}
+
+/** What is wrong with an echo, its first byte having been sent as byte `offset`; undefined where it is right. */
+export function difference(sent: Buffer, returned: Buffer, offset = 0): string | undefined {
+  if (sent.equals(returned)) return undefined;
+  const at = returned.findIndex((byte, i) => i < sent.length && byte !== sent[i]);
+  if (at >= 0)
+    return `byte ${offset + at} was sent as ${hex(sent[at])} and came back as ${hex(returned[at])}`;
+  return `${offset + returned.length} bytes came back, ${offset + sent.length} were sent`;
+}
+
+const hex = (byte = 0) => `0x${byte.toString(16).padStart(2, "0")}`;

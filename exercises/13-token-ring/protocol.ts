@@ -74,7 +74,10 @@ export function understand({ idSource, idDestination, flags, data }: Frame): Mea
     const [generation] = numbersIn(data, 1);
     return { kind: "probe", ...ids, generation };
   }
-  if (finish) return { kind: "finish", ...ids };
+  if (finish) {
+    if (data !== "") throw new PduError("PAL.data", 13, "an end command has none");
+    return { kind: "finish", ...ids };
+  }
   const [generation, session, number, attempt, text] = numbersIn(data, 4, true);
   return { kind: "message", ...ids, acknowledged, generation, session, number, attempt, text };
 }

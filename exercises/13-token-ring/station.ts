@@ -1,17 +1,16 @@
 /**
  * A station of the ring: what it does with what happens to it. No sockets and no clock: events go in with the
- * time, actions come out, so that whole rings also run in a simulation (README, "States").
+ * time, actions come out, so that whole rings also run in a simulation (README §5, 6, 8 and 9; §7 is in `messages.ts`).
  */
+import { createMailbox, type MessageAction } from "./messages.ts";
 import { compareTurns, type Line, type Meaning, type Message, ringFrom, type Turn } from "./protocol.ts";
 
 /** No message under a turn, nor a turn, has passed for so long: the turn is lost. */
 export const LOSS_TIMEOUT_MS = 2500;
 /** A claim is repeated after this. */
 export const CLAIM_INTERVAL_MS = 250;
-/** A message that has not come back is sent again after this, */
-export const RETURN_TIMEOUT_MS = 1000;
-/** and given up after so many times. */
-export const MAX_ATTEMPTS = 5;
+/** And the end command after this. */
+export const FINISH_INTERVAL_MS = 1000;
 
 export interface StationOptions {
   id: number;
@@ -30,20 +29,18 @@ export interface StationOptions {
   finishAfterIdle?: number | undefined;
 }
 
-export type Outcome = "delivered" | "undelivered" | "unconfirmed" | "unsent";
 export type Event =
   | { type: "frame"; meaning: Meaning }
   /** Frames go to this station from now on; undefined while there is none. */
   | { type: "successor"; id: number | undefined }
   /** A neighbour said that the ring is running. */
   | { type: "joined" }
-  /** The user wants an end: station 0 ends the ring, any other leaves it. */
+  /** The user wants an end: station 0 ends the ring, any other leaves it. A second time: at once, whatever is under way. */
   | { type: "stop" }
   | { type: "tick" };
 export type Action =
   | { type: "send"; meaning: Meaning }
-  | { type: "received"; idSource: number; text: string }
-  | { type: "reported"; line: Line; outcome: Outcome }
+  | MessageAction
   | { type: "note"; text: string }
   | { type: "end" };
 
@@ -61,12 +58,9 @@ export interface Station {
 }
 
 export function createStation(options: StationOptions, startMs: number): Station {
-  const { id, members, first, session, holdLimit, idleHoldMs, finishAfterIdle } = options;
-  const outbox = [...options.lines];
+  const { id, members, first, holdLimit, idleHoldMs, finishAfterIdle = Number.POSITIVE_INFINITY } = options;
   const smallest = Math.min(...members);
   const order = ringFrom(id, first, members);
-  /** The last message taken from each source. */
-  const latestFrom = new Map<number, Pick<Message, "session" | "number">>();
 
   let actions: Action[] = [];
   let successor: number | undefined;
@@ -78,8 +72,6 @@ export function createStation(options: StationOptions, startMs: number): Station
   /** Turns of an earlier generation are refused, since a claim has passed that will replace them. */
   let promised = 0;
   let hold: { sinceMs: number; sent: number } | undefined;
-  let outstanding: { message: Message; sentAtMs: number } | undefined;
-  let lastNumber = 0;
   let finishSentMs: number | undefined;
   let lastSeenMs = startMs;
   let lastClaimMs = Number.NEGATIVE_INFINITY;
@@ -91,25 +83,35 @@ export function createStation(options: StationOptions, startMs: number): Station
 
   const send = (meaning: Meaning) => actions.push({ type: "send", meaning });
   const note = (text: string) => actions.push({ type: "note", text });
+  const mailbox = createMailbox({
+    ...options,
+    transmit(message) {
+      const { number, idDestination, attempt } = message;
+      note(`sent message ${number} to ${idDestination}${attempt > 1 ? ` again, attempt ${attempt}` : ""}`);
+      send({ kind: "message", ...message });
+    },
+    act: (action) => actions.push(action),
+  });
   const wraps = (next: number) => members.indexOf(next) <= members.indexOf(id);
-  /** Would `other` stand between this station and its successor? */
-  const isBypassed = (other: number) =>
-    successor !== undefined && order.includes(other) && order.indexOf(other) < order.indexOf(successor);
+  /** Nobody would take a message of `source` off the ring: it is no station, or stands between this one and its successor. */
+  const isGone = (source: number) =>
+    !members.includes(source) ||
+    (successor !== undefined && order.indexOf(source) < order.indexOf(successor));
 
-  function onTurn(turn: Turn, nowMs: number): void {
-    if (turn.generation < promised || compareTurns(turn, latest) <= 0) {
-      return void note(`removed a second turn, generation ${turn.generation} round ${turn.round}`);
+  function onTurn({ generation, issuer, round }: Turn, nowMs: number): void {
+    const turn = { generation, issuer, round };
+    if (generation < promised || compareTurns(turn, latest) <= 0) {
+      return void note(`removed a second turn, generation=${generation} issuer=${issuer} round=${round}`);
     }
     // A message under a turn that was lost: it may have arrived, so it is not for a later turn to send it again.
-    if (outstanding) report("unconfirmed");
-    const wholeRound = turn.generation === latest.generation;
-    idleRounds = wholeRound && quiet && outbox.length === 0 ? idleRounds + 1 : 0;
+    mailbox.giveUp();
+    const wholeRound = generation === latest.generation;
+    idleRounds = wholeRound && quiet && mailbox.isEmpty ? idleRounds + 1 : 0;
     latest = turn;
-    promised = turn.generation;
+    promised = generation;
     joined = true;
-    lastSeenMs = nowMs;
     hold = { sinceMs: nowMs, sent: 0 };
-    note(`turn generation=${turn.generation} issuer=${turn.issuer} round=${turn.round}`);
+    note(`turn generation=${generation} issuer=${issuer} round=${round}`);
   }
 
   /**
@@ -118,14 +120,15 @@ export function createStation(options: StationOptions, startMs: number): Station
    */
   function onClaim(claim: Claim, nowMs: number): void {
     const { idSource: claimant, generation, attempt } = claim;
-    if (generation <= latest.generation || generation < promised) return;
+    if (generation <= latest.generation || generation < promised || !members.includes(claimant)) return;
     if (hold || (joined && nowMs - lastSeenMs < LOSS_TIMEOUT_MS)) return; // the turn is not lost
     promised = generation;
     if (claimant === id) {
-      note(`regenerated the turn, generation ${generation}`);
+      note(`made the turn, generation ${generation}`);
       onTurn({ generation, issuer: id, round: 1 }, nowMs);
     } else if (claimant < id && (passedClaim?.idSource !== claimant || passedClaim.attempt !== attempt)) {
       passedClaim = claim;
+      note(`passed on a claim of ${claimant}, generation ${generation}`);
       send(claim);
     }
   }
@@ -145,40 +148,22 @@ export function createStation(options: StationOptions, startMs: number): Station
   }
 
   function onMessage(message: Message, nowMs: number): void {
-    if (message.generation < promised)
-      return void note(`removed a message of an old turn from ${message.idSource}`);
-    if (message.idSource !== id && isBypassed(message.idSource)) {
-      return void note(`removed a message whose source, ${message.idSource}, is gone`);
-    }
+    const { idSource, idDestination, generation, number } = message;
+    if (generation < promised) return void note(`removed a message of an old turn from ${idSource}`);
+    if (isGone(idSource)) return void note(`removed a message whose source, ${idSource}, is gone`);
+    sawMessage(nowMs);
+    const taken = idDestination === id && mailbox.take(message, latest.generation > 0);
+    const seen = taken ? { ...message, acknowledged: true } : message;
+    if (idSource === id) return mailbox.onReturn(seen);
+    note(
+      `passed on message ${number} from ${idSource} to ${idDestination}${seen.acknowledged ? ", taken" : ""}`,
+    );
+    send({ kind: "message", ...seen });
+  }
+
+  function sawMessage(nowMs: number): void {
     lastSeenMs = nowMs;
     quiet = false;
-    const taken = message.idDestination === id && take(message);
-    const seen = taken ? { ...message, acknowledged: true } : message;
-    if (message.idSource === id) onReturn(seen);
-    else send({ kind: "message", ...seen });
-  }
-
-  /** Delivers a message once, however often it comes, and says whether it was delivered. */
-  function take({ idSource, session, number, attempt, text }: Message): boolean {
-    const last = latestFrom.get(idSource);
-    if (last?.session === session && number <= last.number) return true;
-    // It may have been delivered to this station's earlier life, which died before it could say so.
-    if (attempt > 1 && latest.generation === 0) return false;
-    latestFrom.set(idSource, { session, number });
-    actions.push({ type: "received", idSource, text });
-    return true;
-  }
-
-  function onReturn(message: Message): void {
-    const own = outstanding?.message;
-    if (own?.number !== message.number || message.session !== session) return; // a second copy, already reported
-    if (message.acknowledged) report("delivered");
-    else report(own.attempt > 1 && members.includes(message.idDestination) ? "unconfirmed" : "undelivered");
-  }
-
-  function report(outcome: Outcome): void {
-    if (outstanding) actions.push({ type: "reported", line: outstanding.message, outcome });
-    outstanding = undefined;
   }
 
   function onFinish(idSource: number): void {
@@ -194,39 +179,25 @@ export function createStation(options: StationOptions, startMs: number): Station
   /** While it has the turn: sends what it may, each message after the last one's return; then passes the turn. */
   function useTurn(nowMs: number): void {
     if (!hold || successor === undefined || finishSentMs !== undefined) return;
-    if (outstanding) return repeat(nowMs);
-    const line = hold.sent < holdLimit && !stopping ? outbox.shift() : undefined;
-    if (line) {
+    if (mailbox.dueAtMs !== undefined && nowMs >= mailbox.dueAtMs) sendAgain(nowMs);
+    if (mailbox.dueAtMs !== undefined) return;
+    if (hold.sent < holdLimit && !stopping && mailbox.sendNext(latest.generation, nowMs)) {
       hold.sent++;
-      const { generation } = latest;
-      const numbered = { generation, session, number: ++lastNumber, attempt: 0 };
-      outstanding = { message: { ...line, ...numbered, idSource: id, acknowledged: false }, sentAtMs: nowMs };
-      return transmit(nowMs);
+      return sawMessage(nowMs);
     }
-    if (id === 0 && (stopping || idleRounds >= (finishAfterIdle ?? Number.POSITIVE_INFINITY)))
-      return finish(nowMs);
+    if (id === 0 && (stopping || idleRounds >= finishAfterIdle)) return finish(nowMs);
     if (quiet && !stopping && nowMs < hold.sinceMs + idleHoldMs) return;
     const round = latest.round + (wraps(successor) ? 1 : 0);
     send({ kind: "turn", idSource: id, idDestination: successor, ...latest, round });
     hold = undefined;
+    lastSeenMs = nowMs;
     quiet = true;
     ended = stopping;
   }
 
-  function repeat(nowMs: number): void {
-    if (!outstanding || nowMs < outstanding.sentAtMs + RETURN_TIMEOUT_MS) return;
-    if (outstanding.message.attempt < MAX_ATTEMPTS) return transmit(nowMs);
-    report("unconfirmed");
-    useTurn(nowMs);
-  }
-
-  function transmit(nowMs: number): void {
-    if (!outstanding) return;
-    const message = { ...outstanding.message, attempt: outstanding.message.attempt + 1 };
-    outstanding = { message, sentAtMs: nowMs };
-    lastSeenMs = nowMs;
-    quiet = false;
-    send({ kind: "message", ...message });
+  function sendAgain(nowMs: number): void {
+    mailbox.sendAgain(nowMs);
+    sawMessage(nowMs);
   }
 
   function finish(nowMs: number): void {
@@ -255,7 +226,7 @@ export function createStation(options: StationOptions, startMs: number): Station
     note(`successor ${next}`);
     // What was under way may have been lost with the old successor.
     if (finishSentMs !== undefined) finish(nowMs);
-    else if (hold && outstanding) transmit(nowMs);
+    else if (hold && mailbox.dueAtMs !== undefined) sendAgain(nowMs);
   }
 
   function handle(event: Event, nowMs: number): Action[] {
@@ -264,8 +235,8 @@ export function createStation(options: StationOptions, startMs: number): Station
     if (event.type === "frame") onFrame(event.meaning, nowMs);
     else if (event.type === "successor") onSuccessor(event.id, nowMs);
     else if (event.type === "stop") {
+      ended = stopping || (id !== 0 && !hold);
       stopping = true;
-      ended = id !== 0 && !hold;
     } else if (event.type === "joined" && !joined) {
       joined = true;
       lastSeenMs = nowMs;
@@ -273,11 +244,10 @@ export function createStation(options: StationOptions, startMs: number): Station
     if (!ended) {
       useTurn(nowMs);
       claimIfLost(nowMs);
-      if (finishSentMs !== undefined && nowMs >= finishSentMs + RETURN_TIMEOUT_MS) finish(nowMs);
+      if (finishSentMs !== undefined && nowMs >= finishSentMs + FINISH_INTERVAL_MS) finish(nowMs);
     }
     if (ended) {
-      if (outstanding) report("unconfirmed");
-      for (const line of outbox.splice(0)) actions.push({ type: "reported", line, outcome: "unsent" });
+      mailbox.close();
       actions.push({ type: "end" });
     }
     return actions;
@@ -286,10 +256,10 @@ export function createStation(options: StationOptions, startMs: number): Station
   return {
     handle,
     wakeAtMs() {
-      if (successor === undefined) return Number.POSITIVE_INFINITY;
-      if (finishSentMs !== undefined) return finishSentMs + RETURN_TIMEOUT_MS;
+      if (ended || successor === undefined) return Number.POSITIVE_INFINITY;
+      if (finishSentMs !== undefined) return finishSentMs + FINISH_INTERVAL_MS;
       if (!hold) return claimDueMs();
-      return outstanding ? outstanding.sentAtMs + RETURN_TIMEOUT_MS : hold.sinceMs + idleHoldMs;
+      return mailbox.dueAtMs ?? hold.sinceMs + idleHoldMs;
     },
     get turn() {
       return latest;

@@ -1,0 +1,102 @@
+/** A station with its links and its clock: it runs until the ring ends, or its user has ended it. */
+import { randomInt } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Context } from "../../shared/program.ts";
+import { GRACE_MS, serve } from "../../shared/tcp.ts";
+import { type Address, type LinksOptions, predecessorLink, successorLink } from "./links.ts";
+import { type Action, createStation, type Event, type StationOptions } from "./station.ts";
+
+export interface NodeOptions extends Omit<StationOptions, "members" | "session"> {
+  /** Where each station listens, in the order of the ring; this one's port may be 0, any free one. */
+  members: ReadonlyMap<number, Address>;
+}
+export interface NodeContext extends Context {
+  /** Gets what the user is to see: a line for each message that was received or sent. */
+  print: (line: string) => void;
+}
+
+/** Text from a peer may hold control characters; on a terminal they are shown, not obeyed. */
+function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it is about
+  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+
+const REASONS = {
+  undelivered: " (nobody took it)",
+  unconfirmed: " (it did not come back)",
+  unsent: " (the ring has ended)",
+};
+
+/** What the user sees of an action. */
+function describe(action: Action): string | undefined {
+  if (action.type === "received") return `received from ${action.idSource}: ${printable(action.text)}`;
+  if (action.type !== "reported") return undefined;
+  const { line, outcome } = action;
+  const reason = outcome === "delivered" ? "" : REASONS[outcome];
+  return `${outcome} to ${line.idDestination}: ${printable(line.text)}${reason}`;
+}
+
+/** Throws `Failure` when it cannot listen. */
+export async function runNode(
+  options: NodeOptions,
+  { signal, log, debug, ready, print }: NodeContext,
+): Promise<void> {
+  const { id, first } = options;
+  const members = new Map(options.members);
+  const own = members.get(id) ?? { host: "127.0.0.1", port: 0 };
+  const closing = new AbortController();
+  let end = () => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const station = createStation(
+    { ...options, members: [...members.keys()], session: randomInt(2 ** 32) },
+    performance.now(),
+  );
+  let timer: NodeJS.Timeout | undefined;
+
+  const dispatch = (event: Event) => {
+    for (const action of station.handle(event, performance.now())) {
+      const line = describe(action);
+      if (line !== undefined) print(line);
+      else if (action.type === "send") links.send(action.meaning);
+      else if (action.type === "note") debug(action.text);
+      else if (action.type === "end") end();
+    }
+    clearTimeout(timer);
+    const waitMs = station.wakeAtMs() - performance.now();
+    if (waitMs < Number.POSITIVE_INFINITY)
+      timer = setTimeout(dispatch, Math.max(1, waitMs), { type: "tick" });
+  };
+
+  const common: Omit<LinksOptions, "onSuccessor"> = {
+    id,
+    first,
+    members,
+    signal: closing.signal,
+    debug,
+    generation: () => station.turn.generation,
+    mayBypass: () => station.joined,
+    onRunning: () => dispatch({ type: "joined" }),
+  };
+  const server = await serve({ ...own, signal: closing.signal, log }, (connection) =>
+    predecessorLink(connection, common, (meaning) => dispatch({ type: "frame", meaning })),
+  );
+  members.set(id, { host: own.host, port: server.port });
+  ready(server.url);
+  const links = successorLink({
+    ...common,
+    onSuccessor: (next) => dispatch({ type: "successor", id: next }),
+  });
+  const stop = () => {
+    dispatch({ type: "stop" });
+    // A turn that does not come in time is not waited for.
+    setTimeout(() => dispatch({ type: "stop" }), GRACE_MS * 0.75).unref();
+  };
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+
+  await ended;
+  closing.abort();
+  await Promise.race([links.close(), delay(GRACE_MS / 4)]);
+}
