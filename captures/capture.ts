@@ -9,7 +9,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Exercise, exerciseCalled, exercisesWith } from "../exercises/folders.ts";
-import { optional, text } from "../shared/config.ts";
+import { many, text } from "../shared/config.ts";
 import type { Dissector, Ports } from "../shared/describe.ts";
 import { Failure } from "../shared/errors.ts";
 import { program, projectFile } from "../shared/program.ts";
@@ -227,13 +227,11 @@ if (process.argv[1] === import.meta.filename) {
     summary: "Records the exercises' demos on the loopback interface into captures/.",
     example: "13",
     settings: {
-      exercises: optional(text, "those to record, by number or name: 13 or 01,02; else all", {
-        positional: true,
-      }),
+      exercises: many(text, "those to record, by number or name; else all", { positional: true }),
     },
     async run({ exercises }, { signal, log }) {
       const all = exercisesWith("demo.ts");
-      const wanted = exercises?.split(",").map((name) => exerciseCalled(name, all)) ?? all;
+      const wanted = exercises.length > 0 ? exercises.map((name) => exerciseCalled(name, all)) : all;
       for (const exercise of wanted) {
         if (signal.aborted) throw new Failure("stopped");
         log(`recording ${exercise.number} ${exercise.name} …`);

@@ -113,7 +113,7 @@ end
 -- Text or bytes. Their length is a number of bytes, "rest", or the field in front that holds it.
 local function octets(is_text, name, doc, length, rule)
   local field = { name = name, rule = rule or {} }
-  local always = rule and rule.always .. ("\0"):rep(length - #rule.always)
+  local always = rule and rule.always and rule.always .. ("\0"):rep(length - #rule.always)
   local prefix = type(length) == "table" and length or nil
   local proto
   if prefix then prefix.is_length = true end
@@ -137,8 +137,11 @@ local function octets(is_text, name, doc, length, rule)
     if prefix then
       if not prefix.walk(s, tree) then return false end
       size, s.unknown = s.value, not s.value
-      if size and size < 0 then complain(s, tree, name .. " has a negative length") end
-      if s.unknown or size < 0 then return false end
+      if s.unknown then return false end
+      if size < 0 or size > (field.rule.max or size) then
+        complain(s, tree, name .. " has a length that is not allowed")
+        return false
+      end
     end
     local range = take(s, name, size, tree)
     if not range then return not tree end

@@ -61,7 +61,11 @@ function partsOf(name: string, doc: string, shape: Shape): Part[] {
           { name, bits: 8 * length, type: type + (type === "UTF-8" ? ", NUL-padded" : ""), meaning: doc },
         ];
       }
-      const prefix = partsOf(`${name} length`, `bytes of ${name}`, length);
+      const prefix = partsOf(
+        `${name} length`,
+        `bytes of ${name}${shape.max === undefined ? "" : `, at most ${shape.max}`}`,
+        length,
+      );
       return [...prefix, { name, size: "length bytes", type, meaning: doc }];
     }
     case "struct":

@@ -84,9 +84,10 @@ function field(name: string, doc: string, shape: Shape, ...rule: string[]): stri
       return call("bits", `${shape.bits / 8}`, block(bitFields(shape.bits, shape.fields)));
     case "text":
     case "bytes": {
-      const { kind, length } = shape;
+      const { kind, length, max } = shape;
       if (typeof length !== "object") return call(kind, literal(length));
-      return call(kind, field(`${name} length`, `bytes of ${name}`, length));
+      const limit = max === undefined ? [] : [`{ max = ${max} }`];
+      return call(kind, field(`${name} length`, `bytes of ${name}`, length), ...limit);
     }
     case "struct":
       return call("group", block(shape.fields.map((part) => field(part.name, part.doc, part.shape))));

@@ -24,7 +24,7 @@ export type Shape =
   | { kind: "integer"; bits: 8 | 16 | 32 | 64; signed: boolean }
   | { kind: "enum"; of: Shape; codes: Readonly<Record<string, number>> }
   | { kind: "bits"; bits: number; fields: { name: string; width: number }[] }
-  | { kind: "text" | "bytes"; length: number | Shape | "rest" }
+  | { kind: "text" | "bytes"; length: number | Shape | "rest"; max?: number }
   | { kind: "constant"; of: Shape; value: number | string }
   | StructShape
   | { kind: "union"; name: string; tag: string; of: Shape; variants: Variant[] };

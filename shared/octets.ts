@@ -78,7 +78,7 @@ function prefixed<T>(content: Content<T>, length: Codec<number>, max: number): C
     return size;
   };
   return {
-    shape: { kind: content.kind, length: length.shape },
+    shape: { kind: content.kind, length: length.shape, ...(max === Infinity ? {} : { max }) },
     minSize: length.minSize,
     fixed: false,
     sizeOf: (value) => length.minSize + sizeIn(content, value),

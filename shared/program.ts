@@ -146,14 +146,15 @@ function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[])
       throw new UsageError(`${message ?? error.message}; see --help`);
     })
     .parseSync();
-  if (given._.length > positional.length) {
+  if (given._.length > positional.length && !positional.at(-1)?.[1].many) {
     throw new UsageError(
       `unexpected argument ${JSON.stringify(String(given._[positional.length]))}; see --help`,
     );
   }
   const texts = (name: string): string[] => {
     const index = positional.findIndex(([other]) => other === name);
-    const value = index < 0 ? given[kebabCase(name)] : given._[index];
+    const inOrder = declared[name]?.many ? given._.slice(index) : given._[index];
+    const value = index < 0 ? given[kebabCase(name)] : inOrder;
     return value === undefined || Number.isNaN(value) ? [] : [value].flat().map(String);
   };
   const config = declared["config"] as Setting<string> | undefined;
