@@ -22,7 +22,7 @@ export class TimeoutError extends Failure {
 /** Bytes that may lie here unread before the socket is paused. */
 const HIGH_WATER_BYTES = 64 * 1024;
 const CLOSED = "the connection is closed";
-const LF = 0x0a;
+const LF = Buffer.from("\n");
 const CR = 0x0d;
 
 interface Waiter {
@@ -59,12 +59,10 @@ export class Connection implements AsyncDisposable {
     return this.#socket.destroyed;
   }
 
-  /** The next bytes, as many as have arrived. */
-  async read(): Promise<Buffer | undefined> {
+  /** The next bytes, as many as have arrived but at most `maxBytes`. */
+  async read(maxBytes = Number.POSITIVE_INFINITY): Promise<Buffer | undefined> {
     if (this.#chunks.length === 0 && !(await this.#more())) return undefined;
-    const chunk = this.#chunks.shift();
-    this.#bufferedBytes -= chunk?.length ?? 0;
-    return chunk;
+    return this.#take(Math.min(this.#chunks[0]?.length ?? 0, maxBytes));
   }
 
   async readExactly(sizeBytes: number): Promise<Buffer | undefined> {
@@ -74,21 +72,24 @@ export class Connection implements AsyncDisposable {
     return this.#take(sizeBytes);
   }
 
-  /** A line without its LF or CRLF; `limitBytes` counts both. */
-  async readLine(limitBytes: number, encoding: BufferEncoding = "utf8"): Promise<string | undefined> {
-    let searchedChunks = 0;
+  /** Everything up to the delimiter, and with it; `limitBytes` counts both. `what` it is, for the complaint. */
+  async readUntil(delimiter: Buffer, limitBytes: number, what: string): Promise<Buffer | undefined> {
     let searchedBytes = 0;
     while (true) {
-      for (const chunk of this.#chunks.slice(searchedChunks)) {
-        const found = chunk.indexOf(LF);
-        const size = searchedBytes + (found < 0 ? chunk.length : found + 1);
-        if (size > limitBytes) throw new TooLongError(`a line is longer than ${limitBytes} bytes`);
-        if (found >= 0) return withoutCrLf(this.#take(size)).toString(encoding);
-        searchedBytes = size;
-        searchedChunks++;
-      }
-      if (!(await this.#more())) return this.#endedEarly("a line");
+      const bytes = this.#peek(this.#bufferedBytes);
+      const found = bytes.indexOf(delimiter, Math.max(0, searchedBytes - delimiter.length + 1));
+      searchedBytes = bytes.length;
+      const size = found < 0 ? bytes.length : found + delimiter.length;
+      if (size > limitBytes) throw new TooLongError(`${what} is longer than ${limitBytes} bytes`);
+      if (found >= 0) return this.#take(size);
+      if (!(await this.#more())) return this.#endedEarly(what);
     }
+  }
+
+  /** A line without its LF or CRLF; `limitBytes` counts both. */
+  async readLine(limitBytes: number, encoding: BufferEncoding = "utf8"): Promise<string | undefined> {
+    const line = await this.readUntil(LF, limitBytes, "a line");
+    return line?.toString(encoding, 0, line.length - (line.at(-2) === CR ? 2 : 1));
   }
 
   /** A PDU of at most `limitBytes`: no more than that is ever gathered for it. */
@@ -229,10 +230,6 @@ function wakeAll(waiting: Set<Waiter>): void {
     wake();
   }
   waiting.clear();
-}
-
-function withoutCrLf(line: Buffer): Buffer {
-  return line.subarray(0, line.at(-2) === CR ? -2 : -1);
 }
 
 /** `127.0.0.1:80`, `[::1]:80`. */
