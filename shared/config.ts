@@ -5,6 +5,7 @@
  * `section()` from a file. Whatever is wrong is one line that says where: file, line, section and key.
  */
 import { readFileSync } from "node:fs";
+import { isIPv6 } from "node:net";
 import { parse as parseIni } from "ini";
 import { Failure, UsageError } from "./errors.ts";
 
@@ -63,7 +64,7 @@ export const port: Parse<number> = (value) => {
 /** A name or numeric address; an IPv6 address may stand in brackets. */
 export const host: Parse<string> = (value) => {
   const bare = /^\[(.+)\]$/.exec(value)?.[1] ?? value;
-  if (bare !== "" && !/[\s[\]/]/.test(bare)) return bare;
+  if (bare !== "" && !/[\s[\]/]/.test(bare) && (isIPv6(bare) || !value.includes(":"))) return bare;
   throw new Failure("is not a host name or address");
 };
 
@@ -89,24 +90,34 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Parse<T
   };
 }
 
-/** Parses the texts found for one setting; `where` begins the complaint. */
-export function readSetting<T>(setting: Setting<T>, texts: readonly string[], where: string): T {
+/** Parses the texts found for one setting; `where` begins the complaint, about one of the texts or (undefined) about none. */
+export function readSetting<T>(
+  setting: Setting<T>,
+  texts: readonly string[],
+  where: (text?: string) => string,
+): T {
   const parsed = texts.map((text) => {
     try {
       return setting.parse(text);
     } catch (error) {
-      if (error instanceof Failure) throw new UsageError(`${where} ${JSON.stringify(text)} ${error.message}`);
+      if (error instanceof Failure)
+        throw new UsageError(`${where(text)} ${JSON.stringify(text)} ${error.message}`);
       throw error;
     }
   });
   if (setting.many && parsed.length > 0) return parsed as T;
   const last = parsed.at(-1) ?? setting.default;
   if (last === undefined && !setting.optional)
-    throw new UsageError(`${where} is missing: ${setting.describe}`);
+    throw new UsageError(`${where()} is missing: ${setting.describe}`);
   return last as T;
 }
 
 export const kebabCase = (name: string) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+/** Every way to write a setting's name in a file, in lower case. */
+const spellings = (name: string, alias: readonly string[] = []) =>
+  [kebabCase(name), name, ...alias].map((spelling) => spelling.toLowerCase());
+
+const HEADER = /^\s*\[([^\]]*)\]\s*(?:[;#].*)?$/;
 
 /** The texts of a configuration file. Keys and sections may be written in any case. */
 export class Ini {
@@ -123,19 +134,21 @@ export class Ini {
     } catch (error) {
       throw new UsageError(`cannot read the configuration ${path}`, { cause: error });
     }
-    this.#lines = content.split(/\r?\n/);
-    // Section names are plain here; unescaped dots would nest them.
-    const parsed: Record<string, unknown> = parseIni(
-      content.replace(/^\s*\[.*\]/gm, (line) => line.replaceAll(".", "\\.")),
+    this.#lines = content.replace(/^\ufeff/, "").split(/\r\n|\r|\n/);
+    // Section names are plain and of any case here; `ini` nests them at dots, and wants nothing else on their line.
+    const lines = this.#lines.map((line) =>
+      line.replace(HEADER, (_, name: string) => `[${name.toLowerCase().replaceAll(".", "\\.")}]`),
     );
-    for (const [name, value] of Object.entries(parsed)) {
-      if (typeof value !== "object" || value === null) {
+    for (const [name, value] of Object.entries(parseIni(lines.join("\n")))) {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) {
         throw new UsageError(`${this.where("", name)}: stands outside of any [section]`);
       }
-      const keys = Object.entries(value).map(
-        ([key, text]) => [key.toLowerCase(), [text].flat().map(String)] as const,
-      );
-      this.#sections.set(name.toLowerCase(), new Map(keys));
+      const keys = new Map<string, string[]>();
+      this.#sections.set(name, keys);
+      for (const [key, text] of Object.entries(value)) {
+        if (key.startsWith("[")) throw new UsageError(`${this.where(name, key)} is no [section]`);
+        keys.set(key.toLowerCase(), [text].flat().map(String));
+      }
     }
   }
 
@@ -143,32 +156,34 @@ export class Ini {
     return [...this.#sections.keys()];
   }
 
-  /** `config/x.ini:12: [section] key` */
-  where(section: string, key = ""): string {
+  /** `config/x.ini:12: [section] key`: the line that counts, of several that which has the text. */
+  where(section: string, name = "", alias: readonly string[] = [], text = ""): string {
+    const names = spellings(name, alias);
     let current = "";
-    const index = this.#lines.findIndex((line) => {
-      const header = /^\s*\[(.*)\]/.exec(line);
-      if (header) current = header[1]?.trim().toLowerCase() ?? "";
-      if (current !== section) return false;
-      return key === "" ? header : line.split(/=/)[0]?.trim().toLowerCase().replace(/\[\]$/, "") === key;
-    });
-    return `${this.path}${index < 0 ? "" : `:${index + 1}`}:${section && ` [${section}]`}${key && ` ${key}`}`;
+    const found: { line: number; key: string; value: string }[] = [];
+    for (const [index, content] of this.#lines.entries()) {
+      const header = HEADER.exec(content)?.[1]?.trim().toLowerCase();
+      current = header ?? current;
+      const [, key = "", value = ""] =
+        /^([^=]*?)(?:\[\])?\s*(?:=(.*))?$/.exec(content.toLowerCase().trim()) ?? [];
+      const isIt = name === "" ? header !== undefined : names.includes(key.trim());
+      if (current === section.toLowerCase() && isIt) found.push({ line: index + 1, key, value });
+    }
+    const best = found.findLast(({ value }) => value.includes(text.toLowerCase())) ?? found.at(-1);
+    const key = name === "" ? "" : ` ${best?.key.trim() ?? kebabCase(name)}`;
+    return `${this.path}${best ? `:${best.line}` : ""}:${section && ` [${section}]`}${key}`;
   }
 
   /** The texts under a key or one of its other spellings. */
   texts(section: string, name: string, alias: readonly string[] = []): string[] {
-    const keys = this.#sections.get(section);
-    return [kebabCase(name), name.toLowerCase(), ...alias].flatMap((key) => keys?.get(key) ?? []);
+    const keys = this.#sections.get(section.toLowerCase());
+    return [...new Set(spellings(name, alias))].flatMap((key) => keys?.get(key) ?? []);
   }
 
   /** A key that no setting has is most likely a misspelling, so it is refused. */
   refuseUnknown(section: string, settings: Settings): void {
-    const known = Object.entries(settings).flatMap(([name, { alias = [] }]) => [
-      kebabCase(name),
-      name.toLowerCase(),
-      ...alias,
-    ]);
-    for (const key of this.#sections.get(section)?.keys() ?? []) {
+    const known = Object.entries(settings).flatMap(([name, { alias }]) => spellings(name, alias));
+    for (const key of this.#sections.get(section.toLowerCase())?.keys() ?? []) {
       if (known.includes(key)) continue;
       throw new UsageError(
         `${this.where(section, key)} is unknown; known are ${Object.keys(settings).map(kebabCase).join(", ")}`,
@@ -181,15 +196,11 @@ export class Ini {
     this.refuseUnknown(section, settings);
     const entries = Object.entries(settings).map(([name, setting]) => {
       const texts = this.texts(section, name, setting.alias);
-      return [
-        name,
-        readSetting(
-          setting,
-          texts,
-          this.where(section, texts.length > 0 ? kebabCase(name) : "") +
-            (texts.length > 0 ? "" : ` ${kebabCase(name)}`),
-        ),
-      ];
+      const where = (text?: string) =>
+        text === undefined
+          ? `${this.where(section)} ${kebabCase(name)}`
+          : this.where(section, name, setting.alias, text);
+      return [name, readSetting(setting, texts, where)];
     });
     return Object.fromEntries(entries) as SettingsValue<S>;
   }

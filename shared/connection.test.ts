@@ -200,6 +200,44 @@ test("a line in another encoding; bytes that are no UTF-8 become U+FFFD", async 
   assert.equal(await pair.ours.readLine(10), "a\ufffdb");
 });
 
+test("up to a delimiter, wherever it is cut, and no byte beyond", async () => {
+  const delimiter = Buffer.from("\r\n\r\n");
+  const head = Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\r\n\r\n");
+  const body = Buffer.from("\r\n\r\nbody");
+  const stream = Buffer.concat([head, body]);
+  for (let cut = 1; cut < stream.length; cut++) {
+    await using pair = await Pair.open();
+    const reading = pair.ours.readUntil(delimiter, head.length, "a head");
+    await pair.arrive(stream.subarray(0, cut));
+    await pair.arrive(stream.subarray(cut));
+    assert.deepEqual(await reading, head);
+    assert.deepEqual(await pair.ours.readUntil(delimiter, 4, "a head"), delimiter);
+    assert.deepEqual(await pair.ours.readExactly(4), Buffer.from("body"));
+  }
+  for (const [bytes, error] of [
+    [head, { name: "TooLongError", message: `a head is longer than ${head.length - 1} bytes` }],
+    [
+      "GET",
+      { name: "UnexpectedEndError", message: "the peer finished in the middle of a head, after 3 bytes" },
+    ],
+  ] as const) {
+    await using pair = await Pair.open();
+    pair.peer.end(bytes);
+    await assert.rejects(pair.ours.readUntil(delimiter, head.length - 1, "a head"), error);
+  }
+});
+
+test("a read of at most so many bytes leaves the rest", async () => {
+  await using pair = await Pair.open();
+  await pair.arrive("abcdef");
+  await pair.arrive("gh");
+  const read = async (maxBytes?: number) => (await pair.ours.read(maxBytes))?.toString();
+  assert.equal(await read(2), "ab");
+  assert.equal(await read(1), "c");
+  assert.equal(await read(100), "def", "a chunk at a time");
+  assert.equal(await read(), "gh");
+});
+
 test("what is too long is refused before the rest of it comes, and takes no memory", async () => {
   await using pair = await Pair.open();
   await pair.arrive("x".repeat(101));

@@ -71,8 +71,13 @@ export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise
   const stop = new AbortController();
   const verbose = process.argv.includes("--verbose");
   const log = (line: string) => void process.stderr.write(`${line}\n`);
-  // A reader that has seen enough (`| head`) is no failure.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : 1));
+  for (const name of ["stdout", "stderr"] as const) {
+    process[name].on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(); // a reader that has seen enough (`| head`) is no failure
+      log(`error: cannot write to ${name}: ${explain(error)}`);
+      process.exit(1);
+    });
+  }
   try {
     const settings = readArguments(spec, process.argv.slice(2));
     stopOnSignals(stop);
@@ -91,7 +96,9 @@ export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise
     }
     if (verbose && error instanceof Error) log(`${error.stack}`);
   }
-  await new Promise((resolve) => process.stdout.write("", resolve));
+  for (const stream of [process.stdout, process.stderr]) {
+    await new Promise<void>((resolve) => stream.write("", () => resolve()));
+  }
   process.exit();
 }
 
@@ -108,13 +115,25 @@ function stopOnSignals(stop: AbortController): void {
   process.on("SIGTERM", onSignal);
 }
 
+/** `--flag=yes` as `--flag=true`: of any other text yargs makes `false`. */
+function plainFlags(declared: Settings, argv: readonly string[]): string[] {
+  return argv.map((arg, i) => {
+    const [, name = "", value = ""] = /^--([^=]+)=(.*)$/s.exec(arg) ?? [];
+    const flags = Object.entries(declared).filter(([, { flag }]) => flag);
+    const found = flags.find(([key, { alias = [] }]) => [kebabCase(key), ...alias].includes(name))?.[1];
+    if (found === undefined || argv.lastIndexOf("--", i) >= 0) return arg;
+    return `--${name}=${readSetting(found, [value], () => `--${name}`)}`;
+  });
+}
+
 /** The settings from the command line, else from the configuration file, else their defaults. */
 function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[]): SettingsValue<S> {
   const declared: Settings = { ...spec.settings, ...COMMON };
   const named = Object.entries(declared).filter(([, { positional }]) => !positional);
   const positional = Object.entries(declared).filter(([, setting]) => setting.positional);
   const command = `npx tsx ${relative(process.cwd(), process.argv[1] ?? "")}`;
-  const given = yargs(argv)
+  const given = yargs(plainFlags(declared, argv))
+    .detectLocale(false)
     .usage(
       `${spec.summary}\n\nUsage: ${[command, ...positional.map(([name]) => name.toUpperCase()), "[options]"].join(" ")}`,
     )
@@ -158,20 +177,18 @@ function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[])
     return value === undefined || Number.isNaN(value) ? [] : [value].flat().map(String);
   };
   const config = declared["config"] as Setting<string> | undefined;
-  const configPath = config === undefined ? "" : readSetting(config, texts("config"), "--config");
+  const configPath = config === undefined ? "" : readSetting(config, texts("config"), () => "--config");
   const ini = spec.section !== undefined && configPath !== "" ? new Ini(configPath) : undefined;
   ini?.refuseUnknown(spec.section ?? "", spec.settings);
   const entries = Object.entries(declared).map(([name, setting]) => {
     const onCommandLine = texts(name);
     const inFile =
       onCommandLine.length > 0 ? [] : (ini?.texts(spec.section ?? "", name, setting.alias) ?? []);
-    const where =
-      inFile.length > 0
-        ? ini?.where(spec.section ?? "", kebabCase(name))
-        : setting.positional
-          ? name.toUpperCase()
-          : `--${kebabCase(name)}`;
-    return [name, readSetting(setting, onCommandLine.concat(inFile), where ?? "")];
+    const where = (text?: string) => {
+      if (inFile.length > 0) return ini?.where(spec.section ?? "", name, setting.alias, text) ?? "";
+      return setting.positional ? name.toUpperCase() : `--${kebabCase(name)}`;
+    };
+    return [name, readSetting(setting, onCommandLine.concat(inFile), where)];
   });
   return Object.fromEntries(entries) as SettingsValue<S>;
 }

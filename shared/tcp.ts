@@ -60,7 +60,7 @@ export interface TcpServer {
   /** `tcp://127.0.0.1:10100` */
   readonly url: string;
   readonly port: number;
-  /** Settles when the server has stopped and no session is left. */
+  /** Settles when the server has stopped and no session is left, or those that are left have had their time. */
   readonly closed: Promise<void>;
 }
 
@@ -87,11 +87,14 @@ export async function serve(
       connection.destroy();
     } finally {
       open.delete(connection);
+      if (open.size === 0) server.emit("idle");
     }
   });
   server.maxConnections = maxConnections;
   server.on("drop", (client) =>
-    log(`${client?.remoteAddress}:${client?.remotePort}: refused, ${maxConnections} clients are connected`),
+    log(
+      `${formatAddress(client?.remoteAddress ?? "?", client?.remotePort ?? 0)}: refused, ${maxConnections} clients are connected`,
+    ),
   );
 
   server.listen({ host, port });
@@ -101,18 +104,23 @@ export async function serve(
     throw new Failure(`cannot listen on ${formatAddress(host, port)}`, { cause: error });
   }
 
-  const closed = new Promise<void>((resolve) => server.once("close", () => resolve()));
+  const { address, port: bound } = server.address() as AddressInfo;
+  const closed = new Promise<void>((resolve) =>
+    // A session may have work to do when its connection is already gone.
+    server.once("close", () => (open.size === 0 ? resolve() : server.once("idle", resolve))),
+  );
   const stop = () => {
     server.close();
     for (const connection of open) connection.stopReading();
     const cut = setTimeout(() => {
       for (const connection of open) connection.destroy();
+      open.clear();
+      server.emit("idle");
     }, GRACE_MS);
     void closed.then(() => clearTimeout(cut));
   };
   signal.addEventListener("abort", stop, { once: true });
   if (signal.aborted) stop();
 
-  const { address, port: bound } = server.address() as AddressInfo;
   return { url: `tcp://${formatAddress(address, bound)}`, port: bound, closed };
 }

@@ -28,11 +28,13 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. */
+/** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. Rejects when it is gone. */
 export async function writeSplit(socket: Socket, bytes: Buffer, pieceBytes = 1): Promise<void> {
   socket.setNoDelay(true);
   for (let at = 0; at < bytes.length; at += pieceBytes) {
-    if (!socket.write(bytes.subarray(at, at + pieceBytes))) await once(socket, "drain");
+    await new Promise<void>((resolve, reject) =>
+      socket.write(bytes.subarray(at, at + pieceBytes), (error) => (error ? reject(error) : resolve())),
+    );
     await nextTurn();
   }
 }
@@ -87,11 +89,10 @@ export async function tcpRelay(toPort: number, fault: Fault): Promise<Relay> {
     const pair = [client, upstream] as const;
     for (const socket of pair) {
       sockets.add(socket);
-      socket.on("error", () => {});
-      socket.on("close", () => {
-        sockets.delete(socket);
-        for (const other of pair) other.destroySoon();
+      socket.on("error", () => {
+        for (const other of pair) other.resetAndDestroy();
       });
+      socket.on("close", () => sockets.delete(socket));
     }
     void pump(client, upstream, true);
     void pump(upstream, client, false);

@@ -3,7 +3,7 @@ import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { formatAddress, TimeoutError } from "./connection.ts";
-import { explain, Failure } from "./errors.ts";
+import { explain, Failure, isFailure } from "./errors.ts";
 
 /** The largest payload of a UDP datagram over IPv4: 65,535 less the headers of IP (20) and UDP (8). */
 export const MAX_DATAGRAM_BYTES = 65_507;
@@ -32,20 +32,26 @@ async function openSocket(host: string): Promise<{ socket: Socket; address: stri
   return { socket: createSocket({ type: family === 6 ? "udp6" : "udp4" }), address };
 }
 
-/** Calls `onDatagram` for each datagram, in order. Throws `Failure`, its cause being the system's error. */
+/**
+ * Calls `onDatagram` for each datagram, in order; a `Failure` that it throws costs one log line. Throws `Failure`, its
+ * cause being the system's error.
+ */
 export async function bind(
   { host, port, signal, log }: BindOptions,
   onDatagram: (datagram: Buffer, from: RemoteInfo, server: UdpServer) => void,
 ): Promise<UdpServer> {
-  let socket: Socket;
+  let opened: Awaited<ReturnType<typeof openSocket>> | undefined;
   try {
-    const opened = await openSocket(host);
-    socket = opened.socket;
-    socket.bind({ address: opened.address, port });
-    await once(socket, "listening");
+    opened = await openSocket(host);
+    opened.socket.bind({ address: opened.address, port });
+    await once(opened.socket, "listening");
   } catch (error) {
+    opened?.socket.close();
     throw new Failure(`cannot listen on ${formatAddress(host, port)}`, { cause: error });
   }
+  const { socket } = opened;
+  const cannotSend = (bytes: Buffer, to: { address: string; port: number }, why: string) =>
+    log(`${formatAddress(to.address, to.port)}: cannot send ${bytes.length} bytes: ${why}`);
   const closed = new Promise<void>((resolve) => socket.once("close", resolve));
   const { address, port: bound } = socket.address();
   const server: UdpServer = {
@@ -54,13 +60,21 @@ export async function bind(
     closed,
     send: (bytes, to) => {
       if (signal.aborted) return;
+      // A datagram's source port may be 0 (RFC 768): it wants no answer.
+      if (to.port === 0) return cannotSend(bytes, to, "nobody is at port 0");
       socket.send(bytes, to.port, to.address, (error) => {
-        if (error)
-          log(`${formatAddress(to.address, to.port)}: cannot send ${bytes.length} bytes: ${explain(error)}`);
+        if (error) cannotSend(bytes, to, explain(error));
       });
     },
   };
-  socket.on("message", (datagram, from) => onDatagram(datagram, from, server));
+  socket.on("message", (datagram, from) => {
+    try {
+      onDatagram(datagram, from, server);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      log(`${formatAddress(from.address, from.port)}: ${explain(error)}`);
+    }
+  });
   socket.on("error", (error) => log(explain(error)));
   signal.addEventListener("abort", () => socket.close(), { once: true });
   if (signal.aborted) socket.close();
@@ -71,7 +85,7 @@ export interface RequestOptions<T> {
   host: string;
   port: number;
   request: Buffer;
-  /** Looks at each datagram that comes from the peer: the answer, or undefined where it is none. */
+  /** Looks at each datagram that comes from the peer: the answer, or undefined where it is none. A `Failure` ends the asking. */
   accept: (datagram: Buffer) => T | undefined;
   /** For each try. */
   timeoutMs: number;
@@ -91,17 +105,23 @@ export async function request<T>(options: RequestOptions<T>): Promise<T> {
     throw new Failure(`cannot resolve ${host}`, { cause: error });
   });
   let timer: NodeJS.Timeout | undefined;
+  let stop = () => {};
   try {
     socket.connect(port, address);
     await once(socket, "connect");
     return await new Promise<T>((resolve, reject) => {
-      const stop = () => reject(new Failure("stopped"));
-      signal?.addEventListener("abort", stop, { once: true });
-      if (signal?.aborted) stop();
+      stop = () => reject(new Failure("stopped"));
+      signal?.addEventListener("abort", stop);
+      if (signal?.aborted) return stop();
       socket.on("error", reject);
       socket.on("message", (datagram) => {
-        const answer = accept(datagram);
-        if (answer !== undefined) resolve(answer);
+        try {
+          const answer = accept(datagram);
+          if (answer !== undefined) resolve(answer);
+        } catch (error) {
+          if (!isFailure(error)) throw error;
+          reject(error);
+        }
       });
       const ask = (triesLeft: number) => {
         if (triesLeft === 0)
@@ -115,6 +135,7 @@ export async function request<T>(options: RequestOptions<T>): Promise<T> {
     throw new Failure(`cannot get an answer from udp://${name}`, { cause: error });
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
     socket.close();
   }
 }

@@ -67,8 +67,9 @@ static void round_trips(int type, int port, int clients, size_t size, double sec
   }
   double start = now(), end = start;
   long rounds = 0;
+  int under_way = clients;
   for (int i = 0; i < clients; i++) send_message(&all[i], size);
-  while ((end = now()) < start + seconds) {
+  while (under_way > 0) {
     int count = epoll_wait(epoll, events, 64, PATIENCE_MS);
     errno = 0;
     if (count <= 0) die("nothing came back");
@@ -80,8 +81,12 @@ static void round_trips(int type, int port, int clients, size_t size, double sec
       client->got = 0;
       client->rounds++;
       rounds++;
-      send_message(client, size);
+      if (end < start + seconds)
+        send_message(client, size);
+      else
+        under_way--;
     }
+    end = now();
   }
   printf("%.0f\n", rounds / (end - start));
 }

@@ -8,9 +8,6 @@ import type { Dissector } from "../../shared/describe.ts";
 /** Ours; the assigned one is 7. */
 export const ECHO_PORT = 10_100;
 
-/** The longest that a timer of Node can run, in milliseconds: 24 days. */
-export const LONGEST_MS = 2 ** 31 - 1;
-
 export const dissectors: readonly Dissector[] = [{ as: "echo", tcp: [ECHO_PORT], udp: [ECHO_PORT] }];
 
 /**

@@ -4,7 +4,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { integer, optional, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { median } from "../../shared/measure.ts";
-import { LONGEST_MS } from "./protocol.ts";
+
+/** The longest that a timer of Node can run, in milliseconds: 24 days. */
+export const LONGEST_MS = 2 ** 31 - 1;
 
 export const repetition = {
   count: optional(integer(1), "send --data so many times, and print each round trip's time"),

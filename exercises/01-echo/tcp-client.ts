@@ -6,8 +6,8 @@ import { Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { program, serverAt } from "../../shared/program.ts";
 import { connect } from "../../shared/tcp.ts";
 import { inFlight } from "./in-flight.ts";
-import { difference, ECHO_PORT, LONGEST_MS } from "./protocol.ts";
-import { type RepeatOptions, repeat, repetition } from "./round-trips.ts";
+import { difference, ECHO_PORT } from "./protocol.ts";
+import { LONGEST_MS, type RepeatOptions, repeat, repetition } from "./round-trips.ts";
 
 /** What may be under way: more would have to be held here to be compared with what comes back. */
 const MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024;

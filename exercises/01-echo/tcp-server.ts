@@ -2,7 +2,7 @@
 import type { Connection } from "../../shared/connection.ts";
 import { listenAt, program } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
-import { ECHO_PORT, LONGEST_MS } from "./protocol.ts";
+import { ECHO_PORT } from "./protocol.ts";
 
 async function echo(connection: Connection): Promise<void> {
   // Waiting for each write is what stops a client that never reads: nothing more is read from it either.
@@ -19,7 +19,6 @@ await program({
     const server = await serve({ host, port, signal, log }, async (connection) => {
       debug(`${connection.peer}: connected`);
       await echo(connection);
-      await connection.close(LONGEST_MS); // a slow reader gets the rest, however long it takes
       debug(`${connection.peer}: finished`);
     });
     ready(server.url);

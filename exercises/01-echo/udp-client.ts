@@ -1,13 +1,15 @@
 /** An echo client on a datagram socket (RFC 862): sends, and checks that the same datagram comes back. */
+import { createSocket, type Socket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
+import { isIPv6 } from "node:net";
 import { integer, optional, setting, text } from "../../shared/config.ts";
-import { formatAddress, TimeoutError } from "../../shared/connection.ts";
+import { formatAddress } from "../../shared/connection.ts";
 import { Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { program, serverAt } from "../../shared/program.ts";
-import { MAX_DATAGRAM_BYTES, request } from "../../shared/udp.ts";
-import { difference, ECHO_PORT, LONGEST_MS } from "./protocol.ts";
-import { repeat, repetition } from "./round-trips.ts";
+import { MAX_DATAGRAM_BYTES } from "../../shared/udp.ts";
+import { difference, ECHO_PORT } from "./protocol.ts";
+import { LONGEST_MS, repeat, repetition } from "./round-trips.ts";
 
 const LF = 0x0a;
 
@@ -33,39 +35,48 @@ interface Asking {
   retries: number;
 }
 
+/** Sends from this socket, which is connected: the system drops what comes from anyone but the server. */
+async function tryFrom(socket: Socket, message: Buffer, { address, port, timeoutMs }: Asking) {
+  const timeout = AbortSignal.timeout(timeoutMs);
+  try {
+    socket.connect(port, address);
+    await once(socket, "connect");
+    const sentAt = performance.now();
+    socket.send(message);
+    // Rejects as soon as an ICMP message says that nobody listens there.
+    const [returned] = (await once(socket, "message", { signal: timeout })) as [Buffer];
+    return { returned, timeMs: performance.now() - sentAt };
+  } catch (error) {
+    if (timeout.aborted) return undefined;
+    throw error;
+  }
+}
+
 /**
  * The round trip's time in milliseconds, or undefined where nothing came back. An echo has no room for a number, so
- * the source port is the number: `request` sends each try from a socket of its own, and the reply to an earlier
- * try finds that one's socket closed. Throws `Failure`.
+ * the source port is the number: each try is sent from a socket of its own, and nobody reads what comes late to an
+ * earlier one. All stay open until the end, lest the system give the same port again. Throws `Failure`.
  */
-async function ask(
-  message: Buffer,
-  { address, port, timeoutMs, retries }: Asking,
-): Promise<number | undefined> {
+async function ask(message: Buffer, asking: Asking): Promise<number | undefined> {
   if (message.length > MAX_DATAGRAM_BYTES) {
     throw new Failure(`cannot send ${message.length} bytes: a datagram holds ${MAX_DATAGRAM_BYTES}`);
   }
-  for (let tries = 0; tries <= retries; tries++) {
-    const startedAt = performance.now();
-    const accept = (returned: Buffer) => ({ returned, timeMs: performance.now() - startedAt });
-    try {
-      const { returned, timeMs } = await request({
-        host: address,
-        port,
-        request: message,
-        accept,
-        timeoutMs,
-      });
-      if (!process.stdout.write(returned)) await once(process.stdout, "drain");
-      const wrong = difference(message, returned);
+  const sockets: Socket[] = [];
+  try {
+    while (sockets.length <= asking.retries) {
+      const socket = createSocket(isIPv6(asking.address) ? "udp6" : "udp4");
+      sockets.push(socket.on("error", () => {})); // what comes after its time is no error any more
+      const answer = await tryFrom(socket, message, asking);
+      if (answer === undefined) continue;
+      if (!process.stdout.write(answer.returned)) await once(process.stdout, "drain");
+      const wrong = difference(message, answer.returned);
       if (wrong !== undefined) throw new Failure(wrong);
-      return timeMs;
-    } catch (error) {
-      const { cause } = error as Error;
-      if (!(cause instanceof TimeoutError)) throw cause ?? error;
+      return answer.timeMs;
     }
+    return undefined;
+  } finally {
+    for (const socket of sockets) socket.close();
   }
-  return undefined;
 }
 
 async function askLines(lines: AsyncIterable<Buffer> | Buffer[], asking: Asking): Promise<void> {
@@ -91,6 +102,7 @@ await program({
   },
   async run({ host, port, data, count, interval, timeout, retries }, { signal, log }) {
     if (count !== undefined && data === undefined) throw new UsageError("--count needs --data");
+    if (port === 0) throw new UsageError("--port 0 is nobody's");
     const message = Buffer.from(data ?? "");
     try {
       const { address } = await lookup(host); // once, so that no round trip has it in its time

@@ -175,6 +175,21 @@ describe("the server", () => {
     );
   });
 
+  test("gives the time of this second in that line, and of the next in the next", async () => {
+    await using asker = new Asker(server.port);
+    const check = async () => {
+      const line = (await asker.ask("")).toString("latin1");
+      const agoMs =
+        Date.now() - Date.parse(`${new Date().toISOString().slice(0, 10)}T${line.trim().slice(-14)}`);
+      const dayMs = 86_400_000; // the date there may be yesterday's
+      const sinceMs = ((agoMs % dayMs) + dayMs) % dayMs;
+      assert.ok(sinceMs < 1500, `${line} is of ${sinceMs} ms ago`);
+      return line;
+    };
+    const first = await check();
+    while ((await check()) === first);
+  });
+
   test("gives one answer of its own size to a request with any one byte changed", async () => {
     await using asker = new Asker(server.port);
     for (let at = 0; at < 64; at++) {
@@ -326,7 +341,6 @@ describe("the server's start and end", () => {
       [["--locale", "xx-YY"], 2, /--locale "xx-YY" is not a language tag/],
       [["--sync-cron", "every minute"], 2, /--sync-cron "every minute" is not a schedule/],
       [["--ntp-server", "127.0.0.1:0"], 2, /--ntp-server "127.0.0.1:0" has no port that can be asked/],
-      [["--ntp-server", "a b"], 2, /--ntp-server "a b" is not a host name or address/],
       [
         [],
         2,
@@ -459,12 +473,10 @@ describe("the client", () => {
       [server.port, ["--zone", "x".repeat(33)], 1, /^error: the server knows no time zone "x{33}"$/],
       [never.port, ["--timeout", "50", "--retries", "1"], 1, /nothing came within 50 ms \(tries: 2\)$/],
       [1, [], 1, /^error: .*udp:\/\/127\.0\.0\.1:1: connection refused \(ECONNREFUSED\)/],
-      [once.port, ["--timeout", "200"], 0, /^$/],
+      [once.port, ["--timeout", "100"], 0, /^$/],
       [1, ["--tcp"], 2, /--tcp goes with --rfc867 only/],
-      [1, ["--json", "--format", "%c"], 2, /exclude each other/],
       [1, ["--rfc867", "--zone", "UTC"], 2, /--rfc867 gives the server's own line/],
       [1, ["--locale", "klingon"], 2, /--locale "klingon" is not a language tag/],
-      [1, ["--timeout", "0"], 2, /--timeout "0" is not a whole number from 1/],
     ];
     const check = async ([port, args, code, complaint]: (typeof cases)[number]) => {
       const ended = await ask(port, ...args);

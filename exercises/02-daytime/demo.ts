@@ -67,6 +67,10 @@ await program({
     await using server = await start(`${HERE}/server.ts`, ["--port", port, ...region, ...clock], {
       servers: 2,
     });
+    // A reader that has seen enough (`| head`) ends this program at once: not without these.
+    process.once("exit", () => {
+      for (const running of [ntp, server]) running.kill("SIGTERM");
+    });
     const [line = ""] = await server.output(/^synchronised: .*$/m, "stderr");
     for (const part of line.split("; ")) say(`  ${part}`);
 

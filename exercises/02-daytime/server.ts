@@ -92,20 +92,25 @@ async function listen(
   onDatagram: Parameters<typeof bind>[1],
   onConnection: Parameters<typeof serve>[1],
 ) {
-  for (let triesLeft = port === 0 ? 20 : 1; ; triesLeft--) {
-    const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
-    const tcp = await serve({ host, port, signal: either, log, timeoutMs: PATIENCE_MS }, onConnection);
-    try {
-      return { tcp, udp: await bind({ host, port: tcp.port, signal: either, log }, onDatagram) };
-    } catch (error) {
-      stop.abort();
-      await tcp.closed;
-      if (triesLeft <= 1 || !isPortTaken(error)) throw error;
+  const unfit: AbortController[] = [];
+  try {
+    while (true) {
+      const stop = new AbortController();
+      const either = AbortSignal.any([signal, stop.signal]);
+      const tcp = await serve({ host, port, signal: either, log, timeoutMs: PATIENCE_MS }, onConnection);
+      try {
+        return { tcp, udp: await bind({ host, port: tcp.port, signal: either, log }, onDatagram) };
+      } catch (error) {
+        unfit.push(stop); // kept until the end, lest the system give the same number again
+        if (port !== 0 || unfit.length === MAX_UNFIT_PORTS || !isPortTaken(error)) throw error;
+      }
     }
+  } finally {
+    for (const stop of unfit) stop.abort();
   }
 }
 
+const MAX_UNFIT_PORTS = 20;
 /** For a client that connects and does not take its line. */
 const PATIENCE_MS = 5000;
 

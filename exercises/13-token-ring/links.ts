@@ -32,8 +32,8 @@ export interface LinksOptions {
   generation: () => number;
   /** Has the ring been complete once? Until then the first successor is waited for. */
   mayBypass: () => boolean;
-  /** A neighbour said that it knows a turn: the ring is running. */
-  onRunning: () => void;
+  /** A neighbour said by a probe which generation it has had a turn of, 0 for none. */
+  onHeard: (generation: number) => void;
   onSuccessor: (id: number | undefined) => void;
 }
 
@@ -52,7 +52,7 @@ interface Open {
 }
 
 export function successorLink(options: LinksOptions): SuccessorLink {
-  const { id, first, members, signal, debug, generation, mayBypass, onRunning, onSuccessor } = options;
+  const { id, first, members, signal, debug, generation, mayBypass, onHeard, onSuccessor } = options;
   const order = ringFrom(id, first, [...members.keys()]);
   const queue: Meaning[] = [];
   let current: Open | undefined;
@@ -86,7 +86,7 @@ export function successorLink(options: LinksOptions): SuccessorLink {
     const meaning = understand(frame);
     if (meaning.kind !== "probe" || meaning.idSource !== from)
       throw new Failure(`station ${from} did not answer the probe`);
-    if (meaning.generation > 0) onRunning();
+    onHeard(meaning.generation);
   }
 
   /** Probes until the successor is silent or gone. */
@@ -107,7 +107,7 @@ export function successorLink(options: LinksOptions): SuccessorLink {
     const old = current;
     current = link;
     onSuccessor(link.id);
-    old?.connection.destroy();
+    void old?.connection.close(); // in order, so that what it still carries arrives
     void link.lost.then(() => {
       if (current !== link) return;
       current = undefined;
@@ -166,7 +166,7 @@ export function successorLink(options: LinksOptions): SuccessorLink {
 /** Reads what a predecessor sends, to its end: a session of `serve()`. */
 export async function predecessorLink(
   connection: Connection,
-  { id, members, generation, onRunning }: Pick<LinksOptions, "id" | "members" | "generation" | "onRunning">,
+  { id, members, generation, onHeard }: Pick<LinksOptions, "id" | "members" | "generation" | "onHeard">,
   onFrame: (meaning: Meaning) => void,
 ): Promise<void> {
   let predecessor: number | undefined;
@@ -184,7 +184,7 @@ export async function predecessorLink(
     if (idDestination !== id) throw new Failure(`station ${idDestination} is wanted, this is station ${id}`);
     if (!members.has(idSource)) throw new Failure(`station ${idSource} is not in the configuration`);
     predecessor = idSource;
-    if (meaning.generation > 0) onRunning();
+    onHeard(meaning.generation);
     await connection.write(
       encode(
         Frame,

@@ -2,7 +2,7 @@
  * A station's messages (README §7): its own, which are sent one at a time and reported to the user when they are
  * back, and those for it, each of which is delivered once however often it comes.
  */
-import type { Line, Message } from "./protocol.ts";
+import { compareTurns, type Line, type Message, type Turn } from "./protocol.ts";
 
 /** A message that has not come back is sent again after this, */
 export const RETURN_TIMEOUT_MS = 1000;
@@ -17,8 +17,6 @@ export type MessageAction =
 export interface MailboxOptions {
   id: number;
   members: readonly number[];
-  /** Chosen at random at each start. */
-  session: number;
   /** The messages to send. */
   lines: readonly Line[];
   /** Puts a message of this station on the ring. */
@@ -27,10 +25,10 @@ export interface MailboxOptions {
 }
 
 export interface Mailbox {
-  /** Takes a message that is for this station; false where it may have been delivered to an earlier life of it. */
-  take(message: Message, hadTurn: boolean): boolean;
+  /** Delivers a message that is for this station, unless it has been. */
+  take(message: Message): void;
   /** Sends the next message; false when there is none. */
-  sendNext(generation: number, nowMs: number): boolean;
+  sendNext(turn: Turn, nowMs: number): boolean;
   /** Sends the one that is out again, or gives it up when that has been done often enough. */
   sendAgain(nowMs: number): void;
   /** A message of this source came back. */
@@ -44,13 +42,13 @@ export interface Mailbox {
   readonly isEmpty: boolean;
 }
 
-export function createMailbox({ id, members, session, lines, transmit, act }: MailboxOptions): Mailbox {
+export function createMailbox({ id, members, lines, transmit, act }: MailboxOptions): Mailbox {
   const outbox = lines.values();
   let next = outbox.next();
   let lastNumber = 0;
   let out: { message: Message; sentAtMs: number } | undefined;
   /** The last message taken from each source. */
-  const latestFrom = new Map<number, Pick<Message, "session" | "number">>();
+  const latestFrom = new Map<number, Message>();
 
   function send(message: Message, nowMs: number): void {
     out = { message, sentAtMs: nowMs };
@@ -63,20 +61,18 @@ export function createMailbox({ id, members, session, lines, transmit, act }: Ma
   }
 
   return {
-    take({ idSource, session, number, attempt, text }, hadTurn) {
+    take(message) {
+      const { idSource, number, text } = message;
       const last = latestFrom.get(idSource);
-      if (last?.session === session && number <= last.number) return true;
-      if (attempt > 1 && !hadTurn) return false;
-      latestFrom.set(idSource, { session, number });
+      if (last && compareTurns(last, message) === 0 && number <= last.number) return;
+      latestFrom.set(idSource, { ...message, text: "" });
       act({ type: "received", idSource, text });
-      return true;
     },
-    sendNext(generation, nowMs) {
+    sendNext(turn, nowMs) {
       if (next.done) return false;
-      const { idDestination, text } = next.value;
-      const numbered = { generation, session, number: ++lastNumber, attempt: 1 };
+      const numbered = { ...turn, number: ++lastNumber, attempt: 1 };
+      send({ idSource: id, ...next.value, acknowledged: false, ...numbered }, nowMs);
       next = outbox.next();
-      send({ idSource: id, idDestination, acknowledged: false, ...numbered, text }, nowMs);
       return true;
     },
     sendAgain(nowMs) {
@@ -87,7 +83,7 @@ export function createMailbox({ id, members, session, lines, transmit, act }: Ma
     },
     onReturn(message) {
       const own = out?.message;
-      if (own?.number !== message.number || message.session !== session) return; // a second copy, already reported
+      if (own?.number !== message.number || compareTurns(own, message) !== 0) return; // a late copy
       if (message.acknowledged) report("delivered");
       else report(own.attempt > 1 && members.includes(message.idDestination) ? "unconfirmed" : "undelivered");
     },

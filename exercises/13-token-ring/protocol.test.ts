@@ -228,13 +228,13 @@ test("the ring from a station: in the list's order from its first successor on, 
 });
 
 test("a file of messages: a destination and a text a line; comments and empty lines say nothing", () => {
-  const file = `# a comment\r\n1 hello\r\n\n  \n  2  two spaces\n 3\n# 4 no\n${MAX_ID} last # not a comment\n0 \tñ`;
+  const file = `# a comment\r\n1 hello\r\n\n  \n  2  two spaces\n 3\n# 4 no\n${MAX_ID} last # not a comment\n0 \tñ\r\u2028ñ`;
   assert.deepEqual(parseMessages(file), [
     { idDestination: 1, text: "hello" },
     { idDestination: 2, text: " two spaces" },
     { idDestination: 3, text: "" },
     { idDestination: MAX_ID, text: "last # not a comment" },
-    { idDestination: 0, text: "\tñ" },
+    { idDestination: 0, text: "\tñ\r\u2028ñ" },
   ]);
   assert.deepEqual(parseMessages(""), []);
 });

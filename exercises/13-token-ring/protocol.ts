@@ -9,8 +9,8 @@ import { bits, PduError, struct, text, u32, type ValueOf } from "../../shared/pd
 export const MAX_ID = 0xffff_ffff;
 export const BASE_PORT = 11_300;
 export const MAX_TEXT_BYTES = 1024 * 1024;
-/** The header, the four numbers of a message, and its text. */
-export const MAX_FRAME_BYTES = 13 + 4 * 17 + MAX_TEXT_BYTES;
+/** The header, the five numbers of a message, and its text. */
+export const MAX_FRAME_BYTES = 13 + 5 * 17 + MAX_TEXT_BYTES;
 
 export const Frame = struct("PAL", {
   idSource: [u32, "the station that made the frame"],
@@ -33,15 +33,12 @@ export interface Turn {
   round: number;
 }
 
-export interface Message {
+/** With the turn under which it is sent: a station that has had a later one knows that it is late. */
+export interface Message extends Turn {
   idSource: number;
   idDestination: number;
   /** Set by the destination. */
   acknowledged: boolean;
-  /** Of the turn under which it was sent: a later generation makes it void. */
-  generation: number;
-  /** Chosen at random when the source starts, so that its numbers may begin at 1 again. */
-  session: number;
   /** Counts the source's messages; one that is sent again keeps its number, */
   number: number;
   /** and counts this: 1 the first time. */
@@ -78,8 +75,8 @@ export function understand({ idSource, idDestination, flags, data }: Frame): Mea
     if (data !== "") throw new PduError("PAL.data", 13, "an end command has none");
     return { kind: "finish", ...ids };
   }
-  const [generation, session, number, attempt, text] = numbersIn(data, 4, true);
-  return { kind: "message", ...ids, acknowledged, generation, session, number, attempt, text };
+  const [generation, issuer, round, number, attempt, text] = numbersIn(data, 5, true);
+  return { kind: "message", ...ids, acknowledged, generation, issuer, round, number, attempt, text };
 }
 
 export function frameOf(meaning: Meaning): Frame {
@@ -97,8 +94,8 @@ export function frameOf(meaning: Meaning): Frame {
   });
   switch (kind) {
     case "message": {
-      const { acknowledged, generation, session, number, attempt, text } = meaning;
-      return frame(false, acknowledged, false, generation, session, number, attempt, text);
+      const { acknowledged, generation, issuer, round, number, attempt, text } = meaning;
+      return frame(false, acknowledged, false, generation, issuer, round, number, attempt, text);
     }
     case "turn":
       return frame(true, false, false, meaning.generation, meaning.issuer, meaning.round);
@@ -115,7 +112,7 @@ type Numbers = {
   1: [number];
   2: [number, number];
   3: [number, number, number];
-  4: [number, number, number, number, text: string];
+  5: [number, number, number, number, number, text: string];
 };
 
 /** `count` decimal numbers, a space between them; with `textFollows`, a space and any text behind them. */
@@ -150,7 +147,7 @@ export interface Line {
 export function parseMessages(content: string): Line[] {
   return content.split(/\r?\n/).flatMap((line, i) => {
     if (/^\s*(#|$)/.test(line)) return [];
-    const [, destination, text = ""] = /^\s*(\d+)(?: (.*))?$/.exec(line) ?? [];
+    const [, destination, text = ""] = /^\s*(\d+)(?: (.*))?$/s.exec(line) ?? [];
     const idDestination = Number(destination);
     if (!(idDestination <= MAX_ID)) {
       throw new Failure(`line ${i + 1}: must be a destination (0 to ${MAX_ID}), a space and a text`);

@@ -1,12 +1,11 @@
 /** A station with its links and its clock: it runs until the ring ends, or its user has ended it. */
-import { randomInt } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Context } from "../../shared/program.ts";
 import { GRACE_MS, serve } from "../../shared/tcp.ts";
 import { type Address, type LinksOptions, predecessorLink, successorLink } from "./links.ts";
 import { type Action, createStation, type Event, type StationOptions } from "./station.ts";
 
-export interface NodeOptions extends Omit<StationOptions, "members" | "session"> {
+export interface NodeOptions extends Omit<StationOptions, "members"> {
   /** Where each station listens, in the order of the ring; this one's port may be 0, any free one. */
   members: ReadonlyMap<number, Address>;
 }
@@ -49,10 +48,7 @@ export async function runNode(
   const ended = new Promise<void>((resolve) => {
     end = resolve;
   });
-  const station = createStation(
-    { ...options, members: [...members.keys()], session: randomInt(2 ** 32) },
-    performance.now(),
-  );
+  const station = createStation({ ...options, members: [...members.keys()] }, performance.now());
   let timer: NodeJS.Timeout | undefined;
 
   const dispatch = (event: Event) => {
@@ -77,7 +73,7 @@ export async function runNode(
     debug,
     generation: () => station.turn.generation,
     mayBypass: () => station.joined,
-    onRunning: () => dispatch({ type: "joined" }),
+    onHeard: (generation) => dispatch({ type: "heard", generation }),
   };
   const server = await serve({ ...own, signal: closing.signal, log }, (connection) =>
     predecessorLink(connection, common, (meaning) => dispatch({ type: "frame", meaning })),

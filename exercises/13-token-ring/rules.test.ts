@@ -547,13 +547,16 @@ test("9.4: station 0, told to stop, ends the ring when it has the turn, though i
   assert.deepEqual(zero.tell({ type: "stop" }), []);
   assert.deepEqual(zero.gets(turn(1, 0, 2)), ["finish"]);
   const busy = stationOf({ id: 0, lines: lines(1) });
+  busy.tell({ type: "joined" });
   busy.tell({ type: "stop" });
   assert.deepEqual(busy.gets(turn(1, 0, 1)), ["finish"]);
   assert.deepEqual(busy.gets(finish()), ["unsent to 1: m1", "end"]);
 });
 
-test("9.4: another station, told to stop, leaves: at once, or when its message is back and the turn is passed", () => {
-  assert.deepEqual(joinedStation({ lines: lines() }).tell({ type: "stop" }), ["end"]);
+test("9.4: another station, told to stop, leaves when it has passed its next turn, or its message's return", () => {
+  const waiting = joinedStation();
+  assert.deepEqual(waiting.tell({ type: "stop" }), []);
+  assert.deepEqual(waiting.gets(turn(1, 0, 2)), ["turn 1.0.2 1→2", "end"], "without the idle hold");
   const holder = stationOf({ lines: lines(2, 3) });
   holder.gets(turn(1, 0, 1));
   assert.deepEqual(holder.tell({ type: "stop" }), []);
@@ -566,6 +569,10 @@ test("9.4: another station, told to stop, leaves: at once, or when its message i
   const idle = joinedStation({ idleHoldMs: 1000 });
   idle.gets(turn(1, 0, 2));
   assert.deepEqual(idle.tell({ type: "stop" }), ["turn 1.0.2 1→2", "end"]);
+});
+
+test("9.4: told to stop before the ring was complete, a station ends at once", () => {
+  for (const id of [0, 1]) assert.deepEqual(stationOf({ id, lines: [] }).tell({ type: "stop" }), ["end"]);
 });
 
 test("9.4: told to stop a second time, a station ends at once and reports everything", () => {

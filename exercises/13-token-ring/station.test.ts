@@ -80,7 +80,6 @@ class Simulation {
         id,
         members,
         first: order[0] ?? id,
-        session: Math.floor(this.#random() * 2 ** 32),
         lines,
         holdLimit: this.#holdLimit,
         idleHoldMs: 5,
@@ -124,6 +123,12 @@ class Simulation {
     this.rewire();
   }
 
+  /** SIGTERM: it passes its next turn on and goes. */
+  leave(id: number): void {
+    const node = this.nodes.get(id);
+    if (node) this.#handle(node, { type: "stop" });
+  }
+
   /** A break between two stations: their links fail, in both directions. */
   cut(a: number, b: number, forMs: number): void {
     const name = [a, b].toSorted().join("-");
@@ -157,10 +162,10 @@ class Simulation {
           members[(members.indexOf(node.id) + 1) % members.length] ?? node.id,
           members,
         );
-        const running = [...this.nodes.values()].some(
-          (n) => n.up && n.station.turn.generation > 0 && this.#linked(node.id, n.id),
-        );
-        if (running && !node.station.joined) this.#handle(node, { type: "joined" });
+        for (const { id, station } of this.nodes.values()) {
+          const { generation } = station.turn;
+          if (this.#linked(node.id, id)) this.#handle(node, { type: "heard", generation });
+        }
         const reachable = (node.station.joined ? order : order.slice(0, 1)).find((id) =>
           this.#linked(node.id, id),
         );
@@ -382,6 +387,7 @@ function runSchedule(seed: number): void {
     const other = Math.floor(random() * size);
     if (seed % 2 === 1 && id !== other && random() < 0.5) simulation.cut(id, other, random() * 4000);
     else if (seed % 3 === 1 && random() < 0.5) simulation.stop(id, random() * 6000);
+    else if (id !== 0 && random() < 0.2) simulation.leave(id);
     else if (simulation.isRunning(id)) simulation.kill(id);
     else simulation.start(id, lines(id));
     simulation.run(simulation.now + random() * 4000);

@@ -18,7 +18,6 @@ export interface StationOptions {
   members: readonly number[];
   /** The station that comes next when it is there. */
   first: number;
-  session: number;
   /** The messages to send. */
   lines: readonly Line[];
   /** Messages that it may send each time it has the turn. */
@@ -33,9 +32,9 @@ export type Event =
   | { type: "frame"; meaning: Meaning }
   /** Frames go to this station from now on; undefined while there is none. */
   | { type: "successor"; id: number | undefined }
-  /** A neighbour said that the ring is running. */
-  | { type: "joined" }
-  /** The user wants an end: station 0 ends the ring, any other leaves it. A second time: at once, whatever is under way. */
+  /** A neighbour has had a turn of this generation: the ring is running. */
+  | { type: "heard"; generation: number }
+  /** The user wants an end: with its next turn station 0 ends the ring, any other leaves it; the second time at once. */
   | { type: "stop" }
   | { type: "tick" };
 export type Action =
@@ -69,6 +68,8 @@ export function createStation(options: StationOptions, startMs: number): Station
   let stopping = false;
   /** The latest turn accepted. */
   let latest: Turn = { generation: 0, issuer: 0, round: 0 };
+  /** The latest generation that there is, as far as is known here. */
+  let known = 0;
   /** Turns of an earlier generation are refused, since a claim has passed that will replace them. */
   let promised = 0;
   let hold: { sinceMs: number; sent: number } | undefined;
@@ -81,6 +82,7 @@ export function createStation(options: StationOptions, startMs: number): Station
   let quiet = false;
   let idleRounds = 0;
 
+  const isReplaced = (generation: number) => generation < promised || generation < known;
   const send = (meaning: Meaning) => actions.push({ type: "send", meaning });
   const note = (text: string) => actions.push({ type: "note", text });
   const mailbox = createMailbox({
@@ -100,7 +102,7 @@ export function createStation(options: StationOptions, startMs: number): Station
 
   function onTurn({ generation, issuer, round }: Turn, nowMs: number): void {
     const turn = { generation, issuer, round };
-    if (generation < promised || compareTurns(turn, latest) <= 0) {
+    if (isReplaced(generation) || compareTurns(turn, latest) <= 0) {
       return void note(`removed a second turn, generation=${generation} issuer=${issuer} round=${round}`);
     }
     // A message under a turn that was lost: it may have arrived, so it is not for a later turn to send it again.
@@ -108,6 +110,7 @@ export function createStation(options: StationOptions, startMs: number): Station
     const wholeRound = generation === latest.generation;
     idleRounds = wholeRound && quiet && mailbox.isEmpty ? idleRounds + 1 : 0;
     latest = turn;
+    known = generation;
     promised = generation;
     joined = true;
     hold = { sinceMs: nowMs, sent: 0 };
@@ -120,7 +123,7 @@ export function createStation(options: StationOptions, startMs: number): Station
    */
   function onClaim(claim: Claim, nowMs: number): void {
     const { idSource: claimant, generation, attempt } = claim;
-    if (generation <= latest.generation || generation < promised || !members.includes(claimant)) return;
+    if (isReplaced(generation) || generation === known || !members.includes(claimant)) return;
     if (hold || (joined && nowMs - lastSeenMs < LOSS_TIMEOUT_MS)) return; // the turn is not lost
     promised = generation;
     if (claimant === id) {
@@ -136,7 +139,7 @@ export function createStation(options: StationOptions, startMs: number): Station
   function claimIfLost(nowMs: number): void {
     if (hold || successor === undefined || nowMs < claimDueMs()) return;
     lastClaimMs = nowMs;
-    const generation = Math.max(promised, latest.generation + 1);
+    const generation = Math.max(promised, known + 1);
     note(`claimed the turn, generation ${generation}`);
     send({ kind: "claim", idSource: id, idDestination: id, generation, attempt: ++attempts });
   }
@@ -147,13 +150,22 @@ export function createStation(options: StationOptions, startMs: number): Station
     return id === smallest ? lastClaimMs + CLAIM_INTERVAL_MS : Number.POSITIVE_INFINITY;
   }
 
+  /** Has the turn been replaced, or been here since it was at the message's source? */
+  function isLate(message: Message): boolean {
+    if (isReplaced(message.generation)) return true;
+    const order = compareTurns(message, latest);
+    return order < 0 || (order === 0 && members.indexOf(message.idSource) < members.indexOf(id));
+  }
+
   function onMessage(message: Message, nowMs: number): void {
     const { idSource, idDestination, generation, number } = message;
-    if (generation < promised) return void note(`removed a message of an old turn from ${idSource}`);
+    if (isLate(message)) return void note(`removed a late message from ${idSource}`);
     if (isGone(idSource)) return void note(`removed a message whose source, ${idSource}, is gone`);
     sawMessage(nowMs);
-    const taken = idDestination === id && mailbox.take(message, latest.generation > 0);
-    const seen = taken ? { ...message, acknowledged: true } : message;
+    // An earlier life of this station may have taken it, unless this one saw the turn, or was there when it was made.
+    const takes = idDestination === id && generation === promised;
+    if (takes) mailbox.take(message);
+    const seen = takes ? { ...message, acknowledged: true } : message;
     if (idSource === id) return mailbox.onReturn(seen);
     note(
       `passed on message ${number} from ${idSource} to ${idDestination}${seen.acknowledged ? ", taken" : ""}`,
@@ -181,7 +193,7 @@ export function createStation(options: StationOptions, startMs: number): Station
     if (!hold || successor === undefined || finishSentMs !== undefined) return;
     if (mailbox.dueAtMs !== undefined && nowMs >= mailbox.dueAtMs) sendAgain(nowMs);
     if (mailbox.dueAtMs !== undefined) return;
-    if (hold.sent < holdLimit && !stopping && mailbox.sendNext(latest.generation, nowMs)) {
+    if (hold.sent < holdLimit && !stopping && mailbox.sendNext(latest, nowMs)) {
       hold.sent++;
       return sawMessage(nowMs);
     }
@@ -229,18 +241,22 @@ export function createStation(options: StationOptions, startMs: number): Station
     else if (hold && mailbox.dueAtMs !== undefined) sendAgain(nowMs);
   }
 
+  function onHeard(generation: number, nowMs: number): void {
+    known = Math.max(known, generation);
+    if (joined || known === 0) return;
+    joined = true;
+    lastSeenMs = nowMs;
+  }
+
   function handle(event: Event, nowMs: number): Action[] {
     actions = [];
     if (ended) return actions;
     if (event.type === "frame") onFrame(event.meaning, nowMs);
     else if (event.type === "successor") onSuccessor(event.id, nowMs);
     else if (event.type === "stop") {
-      ended = stopping || (id !== 0 && !hold);
+      ended = stopping || !joined;
       stopping = true;
-    } else if (event.type === "joined" && !joined) {
-      joined = true;
-      lastSeenMs = nowMs;
-    }
+    } else if (event.type === "heard") onHeard(event.generation, nowMs);
     if (!ended) {
       useTurn(nowMs);
       claimIfLost(nowMs);

@@ -1,0 +1,61 @@
+/** The committed captures, read by tshark with the committed dissector: every PDU, every field, nothing malformed. */
+import { strict as assert } from "node:assert";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { exercisesWith } from "../exercises/folders.ts";
+import type { Dissector } from "../shared/describe.ts";
+import { needs, runTool } from "../shared/testing.ts";
+import { dissectorsOf, readDeclared } from "./generate.ts";
+
+const FOLDER = import.meta.dirname;
+const captures = readdirSync(FOLDER).filter((file) => file.endsWith(".pcapng"));
+
+/** The named fields of each packet that passes the filter; a field that occurs several times is a list. */
+async function fieldsOf(capture: string, filter: string, fields: readonly string[]): Promise<string[][][]> {
+  const script = join(FOLDER, "netlab.lua");
+  const named = fields.flatMap((field) => ["-e", field]);
+  const separators = ["-E", "separator=/t", "-E", "aggregator=;"];
+  const args = [
+    "-r",
+    join(FOLDER, capture),
+    "-X",
+    `lua_script:${script}`,
+    "-Y",
+    filter,
+    "-T",
+    "fields",
+    ...named,
+    ...separators,
+  ];
+  const { code, stdout, stderr } = await runTool("tshark", args);
+  assert.equal(code, 0, stderr);
+  assert.doesNotMatch(stderr, /lua/i);
+  const lines = stdout.split("\n").filter((line) => line !== "");
+  return lines.map((line) => line.split("\t").map((value) => (value === "" ? [] : value.split(";"))));
+}
+
+const protocolOf = (dissector: Dissector) => ("as" in dissector ? dissector.as : dissector.name);
+
+for (const { number, name, folder } of exercisesWith("protocol.ts")) {
+  const capture = `${number}-${name}.pcapng`;
+  test(`${capture}: every payload is dissected and nothing is wrong with it`, needs("tshark"), async () => {
+    assert.ok(captures.includes(capture), `npm run capture -- ${number} has not been committed`);
+    const dissectors = dissectorsOf(await readDeclared(folder));
+    const names = dissectors.map(protocolOf);
+    const ours = dissectors.flatMap((dissector) => ("as" in dissector ? [] : [`${dissector.name}.wrong`]));
+    const payload = "(tcp.len > 0 || (udp.length > 8 && !icmp && !icmpv6))";
+
+    const packets = await fieldsOf(capture, payload, ["frame.number", "frame.protocols"]);
+    assert.ok(packets.length > 0, "there is something in it");
+    for (const [frame, protocols] of packets) {
+      const innermost = protocols?.[0]?.split(":") ?? [];
+      assert.ok(
+        names.some((dissector) => innermost.includes(dissector)),
+        `frame ${frame}: ${innermost.join(":")}`,
+      );
+    }
+    const wrong = await fieldsOf(capture, ["_ws.malformed", ...ours].join(" || "), ["frame.number"]);
+    assert.deepEqual(wrong, [], "frames that are wrong");
+  });
+}
