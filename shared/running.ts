@@ -19,9 +19,15 @@ export interface StartOptions {
   servers?: number;
   env?: Record<string, string>;
   cwd?: string;
-  /** Put in front of `node`: `["faketime", "+5s"]`. */
+  /** Put in front of `node`; must become it (exec), or it would be ended in its place: `["taskset", "-c", "1"]`. */
   wrapper?: readonly string[];
 }
+
+/** Programs that still run: none outlives this process. */
+const children = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+});
 
 /** A running program. Disposing of it ends it. */
 export class Running implements AsyncDisposable {
@@ -32,6 +38,7 @@ export class Running implements AsyncDisposable {
 
   constructor(command: string, args: readonly string[], { env, cwd }: StartOptions) {
     this.child = spawn(command, args, { env: { ...process.env, ...env }, cwd });
+    children.add(this.child);
     for (const name of ["stdout", "stderr"] as const) {
       this.child[name]?.on("data", (chunk: Buffer) => {
         this.#output[name].push(chunk);
@@ -42,6 +49,7 @@ export class Running implements AsyncDisposable {
     this.exited = new Promise((resolve, reject) => {
       this.child.once("error", reject);
       this.child.once("close", (code, signal) => {
+        children.delete(this.child);
         resolve({ code, signal });
         for (const look of this.#onOutput) look();
       });
@@ -126,7 +134,12 @@ export async function start(
   ];
   const running = new Running(command, [...rest, ...args.map(String)], options);
   const { servers = 1 } = options;
-  if (servers > 0) await running.output(new RegExp(`(?:^listening on .*\\n(?:.*\\n)*?){${servers}}`, "m"));
+  try {
+    if (servers > 0) await running.output(new RegExp(`(?:^listening on .*\\n(?:.*\\n)*?){${servers}}`, "m"));
+  } catch (error) {
+    await running[Symbol.asyncDispose](); // nobody else could end it
+    throw error;
+  }
   return running;
 }
 

@@ -12,7 +12,7 @@ import { udpLink } from "../../shared/link.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { needs, Running, runTool, type StartOptions, start, within } from "../../shared/testing.ts";
 import { bind, request } from "../../shared/udp.ts";
-import { ask, next, nowMs, offsetAndDelay, type TimeServer } from "./clock.ts";
+import { ask, next, nowMs, offsetAndDelay, type Sample, type TimeServer } from "./clock.ts";
 import { NtpPacket, ntpReply, ntpTimestamp, type Reply, readReply, requestFor } from "./protocol.ts";
 
 const SERVER = "exercises/02-daytime/server.ts";
@@ -378,10 +378,11 @@ describe("the arithmetic", () => {
   test("an asymmetric path cannot be told from a wrong clock: 30 ms there, 10 ms back is 10 ms of error", async (t) => {
     const to = await timeServer(t, shifted(0));
     await using link = await udpLink({ to, toServer: { delayMs: 30 }, toClient: { delayMs: 10 }, seed: 1 });
-    const address = { host: "127.0.0.1", port: link.port };
-    const samples = await Promise.all(Array.from({ length: 5 }, () => ask(address)));
-    const [best = assert.fail()] = samples.sort((a, b) => a.delayMs - b.delayMs);
-    const { offsetMs, delayMs } = best;
+    let sample: Sample;
+    do {
+      sample = await ask({ host: "127.0.0.1", port: link.port });
+    } while (sample.delayMs > 42); // this machine had other things to do
+    const { offsetMs, delayMs } = sample;
     const errorMs = performance.now() + offsetMs - Date.now();
     assert.ok(
       Math.abs(errorMs - 10) < TOLERANCE_MS && errorMs <= delayMs / 2 + 1,

@@ -118,10 +118,11 @@ function refusalOf(packet: Packet, delayMs: number): string | undefined {
   if (leapIndicator === 3) return "it is not synchronised (leap 3)";
   if (stratum < 1 || stratum > 15) return `it is not synchronised (stratum ${stratum})`;
   const [receivedMs, sentMs] = [Number(packet.receiveTimestamp), Number(packet.transmitTimestamp)];
-  if (receivedMs <= 0) return "it gives no time";
-  if (sentMs < receivedMs) return "it answered before it was asked";
+  // Each asks for what must hold, so that NaN (a forged packet that came before the relay's) is refused too.
+  if (!(receivedMs > 0)) return "it gives no time";
+  if (!(sentMs >= receivedMs)) return "it answered before it was asked";
   // Cut to whole milliseconds, the server's times may be 1 ms apart from the truth, but no more.
-  if (delayMs < -1) return `a round trip of ${delayMs.toFixed(1)} ms cannot be`;
+  if (!(delayMs >= -1)) return `a round trip of ${delayMs.toFixed(1)} ms cannot be`;
   return undefined;
 }
 

@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { connect as connectTcp } from "node:net";
+import { type AddressInfo, connect as connectTcp, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
@@ -289,7 +289,8 @@ function lineOverTcp(port: number, words: string): Promise<string> {
   );
 }
 
-describe("the server's start and end", () => {
+// Most of it is programs that start: two at a time.
+describe("the server's start and end", { concurrency: 2 }, () => {
   test("IPv6, and the machine's own zone and language", async () => {
     const env = { TZ: "Asia/Kathmandu", LANG: "de_DE.UTF-8", LC_ALL: "de_DE.UTF-8" };
     await using server = await startServer(["--host", "::1"], { env });
@@ -398,7 +399,7 @@ const answered = (request: Daytime, change: Partial<Daytime> = {}): Daytime => (
   ...change,
 });
 
-describe("the client", () => {
+describe("the client", { concurrency: 2 }, () => {
   const ask = (port: number, ...args: string[]) => run(CLIENT, ["--port", port, ...args]);
 
   test("shows what it is told in the server's language or its own, by strftime, or as JSON", async (t) => {
@@ -495,11 +496,18 @@ describe("the client", () => {
       { host: "127.0.0.1", port: 0, signal: stop.signal, log: () => {} },
       (_, from, { send }) => send(Buffer.from("\u001b[2J12:00:00\u0007 \u00e9\n"), from),
     );
-    const [udp, tcp, bare] = await Promise.all([
+    const silent = createServer().listen(0, "127.0.0.1");
+    t.after(() => silent.close());
+    await once(silent, "listening");
+    const { port: silentPort } = silent.address() as AddressInfo;
+    const [udp, tcp, bare, stalled] = await Promise.all([
       ask(server.port, "--rfc867"),
       ask(server.port, "--rfc867", "--tcp"),
       ask(hostile.port, "--rfc867"),
+      ask(silentPort, "--rfc867", "--tcp", "--timeout", "100"),
     ]);
+    assert.equal(stalled.code, 1);
+    assert.match(stalled.stderr, /^error: .*(sent nothing for|no answer within) 100 ms$/m);
     for (const { code, stdout } of [udp, tcp]) {
       assert.equal(code, 0);
       assert.match(stdout.replace("\n", "\r\n"), LINE);
