@@ -390,7 +390,7 @@ test("a server: one ready line, and both signals end it with 0", async () => {
     await using running = await start(SCRATCH, ["--do", "serve", "--port", "0"]);
     assert.match(running.stdout, /^listening on tcp:\/\/127\.0\.0\.1:\d+\n$/);
     running.kill(signal);
-    const { code } = await within(running.exited, "its end", GRACE_MS - 500);
+    const { code } = await within(running.exited, "its end", GRACE_MS);
     assert.deepEqual({ code, stderr: running.stderr }, { code: 0, stderr: "" });
   }
   await using taken = await start(SCRATCH, ["--do", "serve", "--port", "0"]);
@@ -426,7 +426,7 @@ test("a second SIGINT ends it at once, with 130", async () => {
     running.kill(first);
     await running.output(/told to stop/, "stderr");
     running.kill("SIGINT");
-    const { code } = await within(running.exited, "its end", GRACE_MS - 500);
+    const { code } = await within(running.exited, "its end");
     assert.equal(code, 130);
   }
 });

@@ -58,7 +58,7 @@ describe("hostile and broken peers", { concurrency: true }, () => {
       [
         "garbage",
         Buffer.from("GET / HTTP/1.1\r\nHost: ring\r\n\r\n"),
-        /^a PDU of at least \d+ bytes came, the limit is 1048657$/,
+        /^a PDU of at least \d+ bytes came, the limit is 1048674$/,
       ],
       [
         "flags that mean nothing",
@@ -82,8 +82,8 @@ describe("hostile and broken peers", { concurrency: true }, () => {
       ],
       [
         "a length over the limit",
-        hex("00000000 00000001 00 00100045"),
-        /^a PDU of at least 1048658 bytes came, the limit is 1048657$/,
+        hex("00000000 00000001 00 00100056"),
+        /^a PDU of at least 1048675 bytes came, the limit is 1048674$/,
       ],
       [
         "a link that does not begin with a probe",
@@ -183,7 +183,8 @@ describe("hostile and broken peers", { concurrency: true }, () => {
         idDestination: 0,
         acknowledged: false,
         generation: 1,
-        session: 1,
+        issuer: 0,
+        round: 1_000_000,
         number: 1,
         attempt: 1,
         text: "forged",

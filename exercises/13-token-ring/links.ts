@@ -28,11 +28,11 @@ export interface LinksOptions {
   members: ReadonlyMap<number, Address>;
   signal: AbortSignal;
   debug: (line: string) => void;
-  /** The generation of the latest turn here, which probes carry. */
+  /** The latest generation known here, which probes carry. */
   generation: () => number;
   /** Has the ring been complete once? Until then the first successor is waited for. */
   mayBypass: () => boolean;
-  /** A neighbour said by a probe which generation it has had a turn of, 0 for none. */
+  /** A neighbour's probe said which generation it knows of, 0 for none. */
   onHeard: (generation: number) => void;
   onSuccessor: (id: number | undefined) => void;
 }

@@ -81,13 +81,15 @@ export class LocalRing implements AsyncDisposable {
     return ring;
   }
 
-  /** Starts a station and waits until it listens; it says what it does on stderr. */
+  /** Starts a station and waits until it listens; it says what it does on stderr, unless it is to be quiet. */
   async start(
     id: number,
     args: readonly (string | number)[] = [],
     lines: readonly Line[] = [],
+    verbose = true,
   ): Promise<Running> {
-    const own: (string | number)[] = ["--id", id, "--config", this.config, "--verbose"];
+    const own: (string | number)[] = ["--id", id, "--config", this.config];
+    if (verbose) own.push("--verbose");
     if (lines.length > 0) own.push("--messages", await this.messages(lines));
     const running = await start("exercises/13-token-ring/node.ts", [...own, ...args]);
     running.child.stderr?.setMaxListeners(0); // each `note()` that waits is one

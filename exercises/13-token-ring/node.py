@@ -5,17 +5,22 @@
 Numbers behind a § are the specification's. It prints what node.ts prints; notes go to stderr.
 """
 
-import argparse, asyncio, configparser, random, re, struct, sys, time
+import argparse, asyncio, configparser, re, struct, sys, time
 
-HEADER, MAX_FRAME = struct.Struct(">IIBI"), 1_048_657
+HEADER, MAX_FRAME = struct.Struct(">IIBI"), 1_048_674
 T, A, F = 0x80, 0x40, 0x20
 MESSAGE, TAKEN, TURN, CLAIM, FINISH, PROBE = 0, A, T, T | F, F, A | F
-NUMBERS = {MESSAGE: 4, TAKEN: 4, TURN: 3, CLAIM: 2, FINISH: 0, PROBE: 1}
+NUMBERS = {MESSAGE: 5, TAKEN: 5, TURN: 3, CLAIM: 2, FINISH: 0, PROBE: 1}
 BROKEN = (ValueError, OSError, EOFError, asyncio.TimeoutError)
 
 
 def say(line, stream=sys.stdout):
     print(re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: f"\\x{ord(c[0]):02x}", line), file=stream, flush=True)
+
+
+def valid(turn):
+    """§6.1: of two turns the one for which this is greater."""
+    return turn[0], -turn[1], turn[2]
 
 
 def frame(kind, source, destination, *data):
@@ -31,7 +36,7 @@ async def read_frame(reader):
         raise ValueError(f"no frame has flags {flags:#04x} and length {length}")
     data = (await reader.readexactly(length)).decode()
     count = NUMBERS[kind]
-    pattern = " ".join(["(0|[1-9][0-9]{0,15})"] * count) + (" " if count == 4 else "$")
+    pattern = " ".join(["(0|[1-9][0-9]{0,15})"] * count) + (" " if count == 5 else "$")
     found = re.match(pattern, data)
     numbers = [int(number) for number in found.groups()] if found else [2**53]
     if any(number >= 2**53 for number in numbers):
@@ -45,22 +50,22 @@ class Station:
         self.id, self.stations, self.lines, self.tasks = own, stations, lines, set()
         self.order = ids[ids.index(own) + 1 :] + ids[: ids.index(own) + 1]
         self.successor = self.writer = None
-        self.joined = self.ended = self.quiet = False
-        self.latest, self.promised, self.seen = (0, 0, 0), 0, time.monotonic()
+        self.joined = self.ended = self.quiet = self.refused = False
+        self.latest, self.promised, self.known, self.seen = (0, 0, 0), 0, 0, time.monotonic()
         self.hold = None  # [since when, messages sent in it]
-        self.out = None  # the message under way: [generation, session, number, attempt], destination, text
+        self.out = None  # the message under way: [generation, issuer, round, number, attempt], destination, text
         self.out_since = 0.0
-        self.session, self.number, self.taken = random.getrandbits(32), 0, {}
+        self.number, self.taken = 0, {}
         self.claims, self.claimed, self.passed = 0, 0.0, None
 
     # §2: links
 
     def probe(self, to):
-        return frame(PROBE, self.id, to, self.latest[0])
+        return frame(PROBE, self.id, to, self.known)
 
-    def join(self, generation):
-        if generation > 0 and not self.joined:
-            self.joined, self.seen = True, time.monotonic()
+    def hear(self, generation):
+        if generation > self.known:
+            self.known, self.joined, self.seen = generation, True, time.monotonic()
 
     async def predecessor(self, reader, writer):
         known = False
@@ -75,7 +80,7 @@ class Station:
                 if destination != self.id or source not in self.stations:
                     raise ValueError(f"a probe from {source} to {destination}")
                 known = True
-                self.join(numbers[0])
+                self.hear(numbers[0])
                 writer.write(self.probe(source))
         except BROKEN as error:
             say(f"a link was closed: {error!r}", sys.stderr)
@@ -91,7 +96,7 @@ class Station:
                 kind, source, numbers, _, _ = await asyncio.wait_for(read_frame(reader), 0.8)
                 if (kind, source) != (PROBE, to):
                     raise ValueError("that is no answer to a probe")
-                self.join(numbers[0])
+                self.hear(numbers[0])
                 if not answered.done():
                     answered.set_result(writer)
                 await asyncio.sleep(0.25)
@@ -140,18 +145,18 @@ class Station:
         self.tick()
 
     def on_turn(self, generation, issuer, round):
-        valid = lambda turn: (turn[0], -turn[1], turn[2])
         turn = (generation, issuer, round)
-        if generation < self.promised or valid(turn) <= valid(self.latest):
+        if generation < max(self.promised, self.known) or valid(turn) <= valid(self.latest):
             return
         self.report("unconfirmed")
-        self.latest, self.promised, self.joined = turn, generation, True
+        self.latest, self.known, self.joined = turn, generation, True
         self.hold = [time.monotonic(), 0]
         say(f"turn generation={generation} issuer={issuer} round={round}", sys.stderr)
 
     def on_claim(self, claimant, generation, attempt):
+        self.refused = self.refused or generation < self.promised
         not_lost = self.hold or (self.joined and time.monotonic() < self.seen + 2.5)
-        if generation <= self.latest[0] or generation < self.promised or claimant not in self.stations or not_lost:
+        if generation <= self.known or generation < self.promised or claimant not in self.stations or not_lost:
             return
         self.promised = generation
         if claimant == self.id:
@@ -161,28 +166,27 @@ class Station:
             self.send(CLAIM, claimant, claimant, generation, attempt)
 
     def on_message(self, kind, source, numbers, destination, text):
-        generation, session, number, attempt = numbers
-        bypassed = self.order[: self.order.index(self.successor)] if self.writer else []
-        if generation < self.promised or source not in self.stations or source in bypassed:
+        generation, turn, number = numbers[0], tuple(numbers[:3]), numbers[3]
+        if generation < max(self.promised, self.known) or source not in self.stations:
             return
+        ids = list(self.stations)
+        if (*valid(turn), ids.index(source)) < (*valid(self.latest), ids.index(self.id)):
+            return
+        if self.writer and source in self.order[: self.order.index(self.successor)]:
+            return
+        self.hear(generation)
         self.seen, self.quiet = time.monotonic(), False
-        if destination == self.id and self.take(source, session, number, attempt, text):
+        was_there = turn[1] == self.latest[1] if generation == self.latest[0] else generation == self.promised
+        if destination == self.id and was_there:
             kind = TAKEN
+            if self.taken.get(source, ((), 0)) < (valid(turn), number):
+                self.taken[source] = (valid(turn), number)
+                say(f"received from {source}: {text}")
         if source != self.id:
             self.send(kind, source, destination, *numbers, text)
-        elif self.out and [session, number] == self.out[0][1:3]:
-            sure = self.out[0][3] == 1 or destination not in self.stations
+        elif self.out and numbers[:4] == self.out[0][:4]:
+            sure = self.out[0][4] == 1 or destination not in self.stations
             self.report("delivered" if kind == TAKEN else "undelivered" if sure else "unconfirmed")
-
-    def take(self, source, session, number, attempt, text):
-        last_session, last_number = self.taken.get(source, (None, 0))
-        if session == last_session and number <= last_number:
-            return True
-        if attempt > 1 and self.latest[0] == 0:
-            return False
-        self.taken[source] = (session, number)
-        say(f"received from {source}: {text}")
-        return True
 
     # What it does by itself, looked at every 5 ms
 
@@ -192,11 +196,11 @@ class Station:
             return
         if self.hold:
             return self.use_turn(now)
-        smallest = self.id == min(self.stations)
-        due = self.seen + 2.5 if self.joined else 0 if smallest else now + 1
+        may_begin = self.refused or self.id == min(self.stations)
+        due = self.seen + 2.5 if self.joined else 0 if may_begin else now + 1
         if now >= max(due, self.claimed + 0.25):
             self.claimed, self.claims = now, self.claims + 1
-            self.send(CLAIM, self.id, self.id, max(self.promised, self.latest[0] + 1), self.claims)
+            self.send(CLAIM, self.id, self.id, max(self.promised, self.known + 1), self.claims)
 
     def use_turn(self, now):
         if self.out and now >= self.out_since + 1:
@@ -205,7 +209,7 @@ class Station:
             return
         if self.lines and self.hold[1] < 10:
             self.hold[1], self.number = self.hold[1] + 1, self.number + 1
-            self.out = [self.latest[0], self.session, self.number, 0], *self.lines.pop(0)
+            self.out = [*self.latest, self.number, 0], *self.lines.pop(0)
             return self.send_again()
         if self.quiet and now < self.hold[0] + 0.005:
             return
@@ -215,10 +219,10 @@ class Station:
         self.hold, self.quiet, self.seen = None, True, now
 
     def send_again(self):
-        if not self.out or self.out[0][3] == 5:
+        if not self.out or self.out[0][4] == 5:
             return self.report("unconfirmed")
         numbers, destination, text = self.out
-        numbers[3] += 1
+        numbers[4] += 1
         self.out_since = self.seen = time.monotonic()
         self.quiet = False
         self.send(MESSAGE, self.id, destination, *numbers, text)

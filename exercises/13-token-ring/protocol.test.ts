@@ -25,17 +25,18 @@ const message = {
   idDestination: 2,
   acknowledged: false,
   generation: 3,
-  session: 4,
-  number: 5,
+  issuer: 0,
+  round: 5,
+  number: 7,
   attempt: 1,
   text: "hé",
 } as const;
 /** A frame of each kind, written by hand from the README. */
 const GOLDEN: [name: string, hex: string, meaning: Meaning][] = [
-  ["message", "00000001 00000002 00 0000000b 33 20 34 20 35 20 31 20 68 c3a9", message],
+  ["message", "00000001 00000002 00 0000000d 33 20 30 20 35 20 37 20 31 20 68 c3a9", message],
   [
     "message, taken",
-    "00000001 00000002 40 0000000b 33 20 34 20 35 20 31 20 68 c3a9",
+    "00000001 00000002 40 0000000d 33 20 30 20 35 20 37 20 31 20 68 c3a9",
     { ...message, acknowledged: true },
   ],
   [
@@ -100,7 +101,8 @@ test(`every meaning survives the wire (seed ${SEED})`, () => {
       ...ids,
       acknowledged: fc.boolean(),
       generation: number,
-      session: number,
+      issuer: number,
+      round: number,
       number,
       attempt: number,
       text,
@@ -146,13 +148,13 @@ test("data that do not follow the grammar are refused", () => {
       0x00,
       "",
       "1",
-      "1 1 1",
       "1 1 1 1",
-      "01 1 1 1 x",
-      "1 1 1 -1 x",
-      "1  1 1 1 x",
-      " 1 1 1 1 x",
-      "a 1 1 1 x",
+      "1 1 1 1 1",
+      "01 1 1 1 1 x",
+      "1 1 1 1 -1 x",
+      "1  1 1 1 1 x",
+      " 1 1 1 1 1 x",
+      "a 1 1 1 1 x",
     ],
     turn: [
       0x80,
@@ -187,16 +189,19 @@ test("data that do not follow the grammar are refused", () => {
 });
 
 test("data that are not UTF-8 are refused", () => {
-  assert.throws(() => read(bytesOf("00000000 00000000 00 00000009 31 20 31 20 31 20 31 20 ff")), PduError);
+  assert.throws(
+    () => read(bytesOf("00000000 00000000 00 0000000b 31 20 31 20 31 20 31 20 31 20 ff")),
+    PduError,
+  );
 });
 
 test("the largest number and the longest text fit, in no more than the largest frame", () => {
   const largest = Number.MAX_SAFE_INTEGER;
-  const numbers = { generation: largest, session: largest, number: largest, attempt: largest };
+  const numbers = { generation: largest, issuer: largest, round: largest, number: largest, attempt: largest };
   const value: Meaning = { ...message, ...numbers, text: "x".repeat(MAX_TEXT_BYTES) };
   const bytes = encode(Frame, frameOf(value));
   assert.equal(bytes.length, MAX_FRAME_BYTES);
-  assert.equal(MAX_FRAME_BYTES, 1_048_657);
+  assert.equal(MAX_FRAME_BYTES, 1_048_674);
   assert.deepEqual(read(bytes), value);
 });
 

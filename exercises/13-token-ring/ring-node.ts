@@ -71,7 +71,7 @@ export async function runNode(
     members,
     signal: closing.signal,
     debug,
-    generation: () => station.turn.generation,
+    generation: () => station.known,
     mayBypass: () => station.joined,
     onHeard: (generation) => dispatch({ type: "heard", generation }),
   };

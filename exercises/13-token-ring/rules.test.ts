@@ -58,7 +58,8 @@ const message = (idSource: number, idDestination: number, rest: Partial<Message>
   idDestination,
   acknowledged: false,
   generation: 1,
-  session: 50,
+  issuer: 0,
+  round: 2,
   number: 1,
   attempt: 1,
   text: "x",
@@ -66,7 +67,6 @@ const message = (idSource: number, idDestination: number, rest: Partial<Message>
 });
 const finish = (idSource = 0): Meaning => ({ kind: "finish", idSource, idDestination: idSource });
 
-const SESSION = 7;
 /** Station 1 of 0, 1, 2, 3 unless told otherwise, with a successor. What it is told happens at `now` milliseconds. */
 function stationOf(options: Partial<StationOptions> = {}) {
   const station = createStation(
@@ -74,7 +74,6 @@ function stationOf(options: Partial<StationOptions> = {}) {
       id: 1,
       members: [0, 1, 2, 3],
       first: ((options.id ?? 1) + 1) % 4,
-      session: SESSION,
       lines: [],
       holdLimit: 10,
       idleHoldMs: 5,
@@ -97,7 +96,7 @@ function stationOf(options: Partial<StationOptions> = {}) {
   told.successor(options.first ?? ((options.id ?? 1) + 1) % 4);
   return told;
 }
-/** The same, and it has had turn 1.0.1 and passed it on. */
+/** The same, and it has had turn 1.0.1 and passed it on. A message from elsewhere is now sent under a later one. */
 function joinedStation(options: Partial<StationOptions> = {}) {
   const told = stationOf(options);
   told.gets(turn(1, 0, 1));
@@ -183,7 +182,7 @@ test("6.5: a turn is kept for the idle hold when no message has passed, else pas
   assert.equal(one.station.wakeAtMs(), 105);
   assert.deepEqual(one.tickAt(104), []);
   assert.deepEqual(one.tickAt(105), ["turn 1.0.2 1→2"]);
-  one.gets(message(0, 2));
+  one.gets(message(0, 2, { round: 3 }));
   assert.deepEqual(one.gets(turn(1, 0, 3)), ["turn 1.0.3 1→2"]);
 });
 
@@ -208,7 +207,7 @@ test("7.1: one message at a time, at most the hold limit in a turn, then the tur
   assert.deepEqual(one.gets(turn(1, 0, 1)), ["message 1→2 1 1 1 m1"]);
   assert.deepEqual(one.tickAt(999), []);
   const back = (number: number, to: number) =>
-    one.gets(message(1, to, { number, session: SESSION, acknowledged: true, text: `m${number}` }));
+    one.gets(message(1, to, { number, round: 1, acknowledged: true, text: `m${number}` }));
   assert.deepEqual(back(1, 2), ["delivered to 2: m1", "message 1→3 1 2 1 m2"]);
   assert.deepEqual(back(2, 3), ["delivered to 3: m2", "turn 1.0.1 1→2"]);
   assert.deepEqual(one.gets(turn(1, 0, 2)), ["message 1→2 1 3 1 m3"]);
@@ -251,7 +250,7 @@ test("7.2b: a station that is its own successor still takes its own messages bac
   const one = stationOf({ lines: lines(2) });
   one.successor(1);
   assert.deepEqual(one.gets(turn(1, 0, 1)), ["message 1→2 1 1 1 m1"]);
-  assert.deepEqual(one.gets(message(1, 2, { session: SESSION })), ["undelivered to 2: m1", "turn 1.0.2 1→1"]);
+  assert.deepEqual(one.gets(message(1, 2, { round: 1 })), ["undelivered to 2: m1", "turn 1.0.2 1→1"]);
 });
 
 test("7.2b: a message whose source is in no station list is removed: nobody would take it off", () => {
@@ -262,30 +261,80 @@ test("7.2b: a message whose source is in no station list is removed: nobody woul
   assert.deepEqual(alone.gets(message(77, 1)), []);
 });
 
+test("7.2b: a message is removed when its turn has been here since it was at the source", () => {
+  const one = stationOf();
+  one.gets(turn(2, 1, 5));
+  const goesOn = (source: number, generation: number, issuer: number, round: number) =>
+    one.gets(message(source, 2, { generation, issuer, round })).length === 1;
+  assert.ok(!goesOn(0, 2, 1, 5), "station 0 had that turn before this one");
+  assert.ok(goesOn(2, 2, 1, 5), "station 2 has it after this one");
+  assert.ok(goesOn(3, 2, 1, 5));
+  assert.ok(!goesOn(3, 2, 1, 4), "an earlier round");
+  assert.ok(goesOn(0, 2, 1, 6), "a later round");
+  assert.ok(!goesOn(0, 2, 3, 9), "a turn that this one beats");
+  assert.ok(goesOn(0, 2, 0, 1), "a turn that beats this one");
+  const seven = stationOf({ id: 7, members: [9, 7, 5], first: 5 });
+  seven.gets(turn(1, 9, 1));
+  assert.deepEqual(seven.gets(message(9, 5, { issuer: 9, round: 1 })), [], "by the list, not by the ids");
+  assert.equal(seven.gets(message(5, 9, { issuer: 9, round: 1 })).length, 1);
+});
+
+test("7.2b: a message of its own under an earlier turn is taken off, and no sign that the turn lives", () => {
+  const one = joinedStation();
+  one.gets(turn(1, 0, 2));
+  one.tickAt(5);
+  one.now = 1000;
+  assert.deepEqual(one.gets(message(1, 1, { round: 1 })), []);
+  assert.equal(one.station.wakeAtMs(), 2505);
+});
+
 test("7.3: the destination delivers a message once and sets A, however often it comes", () => {
   const one = joinedStation();
-  assert.deepEqual(one.gets(message(0, 1)), ["received from 0: x", "message 0→1 A 1 1 1 x"]);
-  assert.deepEqual(one.gets(message(0, 1, { attempt: 2 })), ["message 0→1 A 1 1 2 x"]);
-  assert.deepEqual(one.gets(message(0, 1, { number: 2 })), ["received from 0: x", "message 0→1 A 1 2 1 x"]);
-  assert.deepEqual(one.gets(message(0, 1)), ["message 0→1 A 1 1 1 x"], "an earlier number");
+  const [taken, second] = ["received from 0: x", "message 0→1 A 1 1 2 x"];
+  assert.deepEqual(one.gets(message(0, 1)), [taken, "message 0→1 A 1 1 1 x"]);
+  assert.deepEqual(one.gets(message(0, 1, { attempt: 2 })), [second]);
+  assert.deepEqual(one.gets(message(0, 1, { number: 2 })), [taken, "message 0→1 A 1 2 1 x"]);
+  assert.deepEqual(one.gets(message(0, 1, { attempt: 2 })), [second], "an earlier number");
   assert.deepEqual(one.gets(message(3, 1)), ["received from 3: x", "message 3→1 A 1 1 1 x"]);
+  one.gets(turn(1, 0, 2));
   assert.deepEqual(
-    one.gets(message(0, 1, { session: 51 })),
-    ["received from 0: x", "message 0→1 A 1 1 1 x"],
-    "the source has started anew",
+    one.gets(message(0, 1, { round: 3 })),
+    [taken, "message 0→1 A 1 1 1 x"],
+    "under a later turn its source may have begun to count anew",
   );
 });
 
-test("7.3: a message that is sent again is not taken by a station that has had no turn yet", () => {
+test("7.3: nothing is taken under a generation of which the station has had no turn and let no claim by", () => {
   const one = stationOf();
-  one.tell({ type: "joined" });
+  one.tell({ type: "heard", generation: 1 });
+  assert.deepEqual(one.gets(message(0, 1)), ["message 0→1 1 1 1 x"]);
   assert.deepEqual(one.gets(message(0, 1, { attempt: 2 })), ["message 0→1 1 1 2 x"]);
+  one.gets(turn(1, 0, 1));
   assert.deepEqual(one.gets(message(0, 1)), ["received from 0: x", "message 0→1 A 1 1 1 x"]);
-  one.gets(turn(1, 0, 2));
-  assert.deepEqual(one.gets(message(0, 1, { number: 2, attempt: 2 })), [
-    "received from 0: x",
-    "message 0→1 A 1 2 2 x",
-  ]);
+  assert.deepEqual(one.gets(message(0, 1, { generation: 2 })), ["message 0→1 2 1 1 x"], "a later generation");
+  assert.equal(one.station.known, 2, "there is such a generation, then");
+  const first = stationOf();
+  first.gets(claim(0, 1));
+  assert.deepEqual(
+    first.gets(message(0, 1)),
+    ["received from 0: x", "message 0→1 A 1 1 1 x"],
+    "it let the claim by",
+  );
+});
+
+test("7.3: nothing is taken under a turn of another issuer than the one that the station had", () => {
+  const one = stationOf();
+  one.gets(turn(2, 2, 1));
+  assert.deepEqual(one.gets(message(0, 1, { generation: 2, issuer: 0 })), ["message 0→1 2 1 1 x"]);
+  assert.deepEqual(one.gets(message(0, 1, { generation: 2, issuer: 2 })).length, 2);
+});
+
+test("5: a message shows that the ring is running: the station has joined", () => {
+  const one = stationOf();
+  one.now = 100;
+  one.gets(message(0, 2));
+  assert.equal(one.station.joined, true);
+  assert.equal(one.station.wakeAtMs(), 2600);
 });
 
 test("7.4: any other station passes it on as it is, A or not", () => {
@@ -298,7 +347,7 @@ test("7.4: any other station passes it on as it is, A or not", () => {
 test("7.4: a message to oneself is taken when it is back", () => {
   const one = stationOf({ lines: lines(1) });
   assert.deepEqual(one.gets(turn(1, 0, 1)), ["message 1→1 1 1 1 m1"]);
-  assert.deepEqual(one.gets(message(1, 1, { session: SESSION, text: "m1" })), [
+  assert.deepEqual(one.gets(message(1, 1, { round: 1, text: "m1" })), [
     "received from 1: m1",
     "delivered to 1: m1",
     "turn 1.0.1 1→2",
@@ -310,7 +359,7 @@ test("7.5: delivered, undelivered and unconfirmed", () => {
     const one = stationOf({ lines: lines(destination) });
     one.gets(turn(1, 0, 1));
     for (let attempt = 1; attempt < attempts; attempt++) one.tickAt(attempt * 1000);
-    return one.gets(message(1, destination, { session: SESSION, attempt: attempts, acknowledged }))[0];
+    return one.gets(message(1, destination, { round: 1, attempt: attempts, acknowledged }))[0];
   };
   assert.equal(outcome(2, 1, true), "delivered to 2: m1");
   assert.equal(outcome(2, 3, true), "delivered to 2: m1");
@@ -319,11 +368,21 @@ test("7.5: delivered, undelivered and unconfirmed", () => {
   assert.equal(outcome(77, 2, false), "undelivered to 77: m1", "nobody can have taken it");
 });
 
-test("7.5: a copy that comes back late, or is of an earlier life, is reported no more", () => {
+test("7.5: a copy that comes back late is reported no more", () => {
   const one = stationOf({ lines: lines(2, 3) });
   one.gets(turn(1, 0, 1));
-  assert.deepEqual(one.gets(message(1, 2, { session: 8, acknowledged: true })), [], "another session");
-  const first = message(1, 2, { session: SESSION, acknowledged: true });
+  assert.deepEqual(one.gets(message(1, 2, { round: 0, acknowledged: true })), [], "of an earlier turn");
+  assert.deepEqual(
+    one.gets(message(1, 2, { round: 1, number: 9, acknowledged: true })),
+    [],
+    "of another number",
+  );
+  assert.deepEqual(
+    one.gets(message(1, 2, { round: 5, acknowledged: true })),
+    [],
+    "of a later turn: not ours",
+  );
+  const first = message(1, 2, { round: 1, acknowledged: true });
   assert.deepEqual(one.gets(first), ["delivered to 2: m1", "message 1→3 1 2 1 m2"]);
   assert.deepEqual(one.gets(first), []);
   assert.equal(one.station.hasTurn, true);
@@ -357,7 +416,8 @@ test("7.7: a message that is out when a turn is accepted is unconfirmed, and not
   const one = stationOf({ lines: lines(2, 3) });
   assert.deepEqual(one.gets(turn(1, 0, 1)), ["message 1→2 1 1 1 m1"]);
   assert.deepEqual(one.gets(turn(2, 0, 1)), ["unconfirmed to 2: m1", "message 1→3 2 2 1 m2"]);
-  assert.deepEqual(one.gets(message(1, 2, { session: SESSION, acknowledged: true, generation: 2 })), []);
+  assert.deepEqual(one.gets(message(1, 2, { round: 1, acknowledged: true })), []);
+  assert.deepEqual(one.gets(message(1, 2, { round: 1, acknowledged: true, generation: 2 })), []);
 });
 
 test("8.1: at first only the smallest id claims, every 250, and only with a successor", () => {
@@ -377,7 +437,6 @@ test("8.1, 8.4: a station that has not joined lets smaller claims by; the claim'
   const one = stationOf();
   assert.deepEqual(one.gets(claim(0, 1)), ["claim of 0, generation 1, attempt 1"]);
   const zero = stationOf({ id: 0 });
-  zero.gets(message(1, 2)); // not quiet, so that the turn goes on at once
   assert.deepEqual(zero.gets(claim(0, 1)), ["turn 1.0.1 0→1"]);
   assert.deepEqual(zero.gets(claim(0, 1, 2)), [], "a later claim of its own, when the turn is made");
 });
@@ -405,15 +464,45 @@ test("8.2: what it received, passed on or sent counts as seen, and so does joini
   source.now = 100;
   source.gets(turn(1, 0, 1));
   source.tickAt(1100);
-  source.gets(message(1, 2, { session: SESSION, acknowledged: true }));
+  source.gets(message(1, 2, { round: 1, acknowledged: true }));
   assert.equal(source.station.wakeAtMs(), 3600);
   const newcomer = stationOf();
   newcomer.now = 10_000;
-  newcomer.tell({ type: "joined" });
+  newcomer.tell({ type: "heard", generation: 1 });
   assert.equal(newcomer.station.wakeAtMs(), 12_500);
   newcomer.now = 11_000;
-  newcomer.tell({ type: "joined" });
+  newcomer.tell({ type: "heard", generation: 1 });
   assert.equal(newcomer.station.wakeAtMs(), 12_500, "it joins once");
+});
+
+test("5, 6.2, 7.2a, 8: a generation that a neighbour has had counts as known: nothing older is accepted", () => {
+  const one = joinedStation();
+  one.tell({ type: "heard", generation: 4 });
+  assert.deepEqual(one.gets(turn(3, 0, 1)), []);
+  assert.deepEqual(one.gets(message(0, 2, { generation: 3 })), []);
+  one.now = 100;
+  one.tell({ type: "heard", generation: 4 });
+  assert.deepEqual(one.tickAt(2500), ["claim of 1, generation 5, attempt 1"]);
+  assert.deepEqual(one.gets(claim(0, 4)), []);
+  assert.deepEqual(one.gets(message(0, 2, { generation: 4 })), ["message 0→2 4 1 1 x"]);
+  one.tell({ type: "heard", generation: 2 });
+  assert.deepEqual(one.gets(turn(4, 0, 1)), ["turn 4.0.1 1→2"]);
+});
+
+test("8.2: a station that has not joined, and whose promise made it remove a claim, claims too: for a later generation", () => {
+  const one = stationOf();
+  one.gets(claim(2, 4)); // of a larger id: it goes no further
+  assert.deepEqual(one.tickAt(60_000), []);
+  assert.deepEqual(one.gets(claim(0, 1)), ["claim of 1, generation 4, attempt 1"]);
+  assert.deepEqual(one.gets(claim(0, 4)), ["claim of 0, generation 4, attempt 1"]);
+});
+
+test("5: that there is a later generation shows that the turn lives", () => {
+  const one = lostStation();
+  one.now = 2600;
+  one.tell({ type: "heard", generation: 2 });
+  assert.equal(one.station.wakeAtMs(), 5100);
+  assert.deepEqual(one.gets(claim(0, 3)), []);
 });
 
 test("8.2: the generation claimed is the promised one, where that is above the latest's", () => {
@@ -477,7 +566,7 @@ test("8.4: the same claim is passed on once: its claimant cannot be reached", ()
 test("8.4: its own claim's return makes a turn of that generation: itself issuer, round 1, and held", () => {
   const one = stationOf({ lines: lines(2, 3), holdLimit: 1 });
   one.gets(turn(1, 0, 1));
-  one.gets(message(1, 2, { session: SESSION, acknowledged: true }));
+  one.gets(message(1, 2, { round: 1, acknowledged: true }));
   assert.deepEqual(one.tickAt(2500), ["claim of 1, generation 2, attempt 1"]);
   assert.deepEqual(one.gets(claim(1, 2)), ["message 1→3 2 2 1 m2"]);
   assert.deepEqual(one.station.turn, { generation: 2, issuer: 1, round: 1 });
@@ -507,7 +596,7 @@ test("9.1: rounds do not count when the turn was made anew in between, nor with 
   assert.deepEqual(round(zero, 2, 3), ["finish"]);
   const busy = stationOf({ id: 0, finishAfterIdle: 1, lines: lines(1, 1, 1), holdLimit: 1 });
   busy.gets(turn(1, 0, 1));
-  const back = (number: number) => busy.gets(message(0, 1, { number, session: SESSION, acknowledged: true }));
+  const back = (number: number) => busy.gets(message(0, 1, { number, round: number, acknowledged: true }));
   back(1);
   assert.deepEqual(busy.gets(turn(1, 0, 2)), ["message 0→1 1 2 1 m2"]);
   assert.deepEqual(back(2), ["delivered to 1: m2", "turn 1.0.2 0→1"]);
@@ -547,7 +636,7 @@ test("9.4: station 0, told to stop, ends the ring when it has the turn, though i
   assert.deepEqual(zero.tell({ type: "stop" }), []);
   assert.deepEqual(zero.gets(turn(1, 0, 2)), ["finish"]);
   const busy = stationOf({ id: 0, lines: lines(1) });
-  busy.tell({ type: "joined" });
+  busy.tell({ type: "heard", generation: 1 });
   busy.tell({ type: "stop" });
   assert.deepEqual(busy.gets(turn(1, 0, 1)), ["finish"]);
   assert.deepEqual(busy.gets(finish()), ["unsent to 1: m1", "end"]);
@@ -560,7 +649,7 @@ test("9.4: another station, told to stop, leaves when it has passed its next tur
   const holder = stationOf({ lines: lines(2, 3) });
   holder.gets(turn(1, 0, 1));
   assert.deepEqual(holder.tell({ type: "stop" }), []);
-  assert.deepEqual(holder.gets(message(1, 2, { session: SESSION, acknowledged: true })), [
+  assert.deepEqual(holder.gets(message(1, 2, { round: 1, acknowledged: true })), [
     "delivered to 2: m1",
     "turn 1.0.1 1→2",
     "unsent to 3: m2",

@@ -23,6 +23,7 @@ interface Node {
   life: number;
   up: boolean;
   ended: boolean;
+  leaving: boolean;
   lines: Line[];
   /** While it is stopped: what has arrived, to be read when it goes on. */
   backlog: Event[] | undefined;
@@ -93,6 +94,7 @@ class Simulation {
       life: (old?.life ?? 0) + 1,
       up: true,
       ended: false,
+      leaving: false,
       lines,
       backlog: undefined,
     });
@@ -126,7 +128,9 @@ class Simulation {
   /** SIGTERM: it passes its next turn on and goes. */
   leave(id: number): void {
     const node = this.nodes.get(id);
-    if (node) this.#handle(node, { type: "stop" });
+    if (!node) return;
+    node.leaving = true;
+    this.#handle(node, { type: "stop" });
   }
 
   /** A break between two stations: their links fail, in both directions. */
@@ -163,8 +167,7 @@ class Simulation {
           members,
         );
         for (const { id, station } of this.nodes.values()) {
-          const { generation } = station.turn;
-          if (this.#linked(node.id, id)) this.#handle(node, { type: "heard", generation });
+          if (this.#linked(node.id, id)) this.#handle(node, { type: "heard", generation: station.known });
         }
         const reachable = (node.station.joined ? order : order.slice(0, 1)).find((id) =>
           this.#linked(node.id, id),
@@ -233,9 +236,12 @@ class Simulation {
     this.#lastArrival.set(link, atMs);
     const lostOnTheWay = !target.backlog && !this.#linked(from.id, target.id);
     if (lostOnTheWay) return;
+    const generation = from.station.known;
     this.at(atMs - this.now, () => {
       if (target.life !== life || this.nodes.get(target.id) !== target) return;
       if (target.id !== from.id && !target.backlog && !this.#linked(from.id, target.id)) return;
+      // There are probes between the frames.
+      this.#handle(target, { type: "heard", generation });
       // What crosses the wire is a frame, so that the codec's view of it is tested too.
       this.#handle(target, { type: "frame", meaning: understand(frameOf(meaning)) });
     });
@@ -252,7 +258,7 @@ class Simulation {
 
   isRunning(id: number): boolean {
     const node = this.nodes.get(id);
-    return node?.up === true && !node.ended;
+    return node?.up === true && !node.ended && !node.leaving;
   }
 
   get allEnded(): boolean {
@@ -392,6 +398,7 @@ function runSchedule(seed: number): void {
     else simulation.start(id, lines(id));
     simulation.run(simulation.now + random() * 4000);
   }
+  simulation.run(simulation.now + 7000); // stops and cuts are over
   for (const id of members) if (!simulation.isRunning(id)) simulation.start(id, lines(id));
   simulation.run(simulation.now + 600_000, () => simulation.allEnded);
   const zero = simulation.nodes.get(0);

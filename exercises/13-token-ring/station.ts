@@ -1,15 +1,15 @@
 /**
  * A station of the ring: what it does with what happens to it. No sockets and no clock: events go in with the
- * time, actions come out, so that whole rings also run in a simulation (README §5, 6, 8 and 9; §7 is in `messages.ts`).
+ * time, actions come out, so that whole rings also run in a simulation (README §5 to §9; which turn is valid is decided in
+ * `election.ts`, what becomes of single messages in `messages.ts`).
  */
+import { type Claim, createElection } from "./election.ts";
 import { createMailbox, type MessageAction } from "./messages.ts";
-import { compareTurns, type Line, type Meaning, type Message, ringFrom, type Turn } from "./protocol.ts";
+import { type Line, type Meaning, type Message, ringFrom, type Turn } from "./protocol.ts";
 
 /** No message under a turn, nor a turn, has passed for so long: the turn is lost. */
 export const LOSS_TIMEOUT_MS = 2500;
-/** A claim is repeated after this. */
-export const CLAIM_INTERVAL_MS = 250;
-/** And the end command after this. */
+/** The end command is repeated after this. */
 export const FINISH_INTERVAL_MS = 1000;
 
 export interface StationOptions {
@@ -32,7 +32,7 @@ export type Event =
   | { type: "frame"; meaning: Meaning }
   /** Frames go to this station from now on; undefined while there is none. */
   | { type: "successor"; id: number | undefined }
-  /** A neighbour has had a turn of this generation: the ring is running. */
+  /** A neighbour knows of this generation; above 0, the ring is running. */
   | { type: "heard"; generation: number }
   /** The user wants an end: with its next turn station 0 ends the ring, any other leaves it; the second time at once. */
   | { type: "stop" }
@@ -43,14 +43,14 @@ export type Action =
   | { type: "note"; text: string }
   | { type: "end" };
 
-type Claim = Meaning & { kind: "claim" };
-
 export interface Station {
   handle(event: Event, nowMs: number): Action[];
   /** When it wants a tick, whatever happens until then. */
   wakeAtMs(): number;
   /** The latest turn that it has had; of generation 0 until then. */
   readonly turn: Turn;
+  /** The latest generation that there is, as far as is known here; what its probes say. */
+  readonly known: number;
   /** Has the ring been complete once? Only then may dead stations be by-passed. */
   readonly joined: boolean;
   readonly hasTurn: boolean;
@@ -58,7 +58,6 @@ export interface Station {
 
 export function createStation(options: StationOptions, startMs: number): Station {
   const { id, members, first, holdLimit, idleHoldMs, finishAfterIdle = Number.POSITIVE_INFINITY } = options;
-  const smallest = Math.min(...members);
   const order = ringFrom(id, first, members);
 
   let actions: Action[] = [];
@@ -66,23 +65,14 @@ export function createStation(options: StationOptions, startMs: number): Station
   let joined = false;
   let ended = false;
   let stopping = false;
-  /** The latest turn accepted. */
-  let latest: Turn = { generation: 0, issuer: 0, round: 0 };
-  /** The latest generation that there is, as far as is known here. */
-  let known = 0;
-  /** Turns of an earlier generation are refused, since a claim has passed that will replace them. */
-  let promised = 0;
   let hold: { sinceMs: number; sent: number } | undefined;
   let finishSentMs: number | undefined;
   let lastSeenMs = startMs;
-  let lastClaimMs = Number.NEGATIVE_INFINITY;
-  let attempts = 0;
-  let passedClaim: Claim | undefined;
   /** Has no message passed since it last gave the turn away? */
   let quiet = false;
   let idleRounds = 0;
 
-  const isReplaced = (generation: number) => generation < promised || generation < known;
+  const election = createElection(id, members);
   const send = (meaning: Meaning) => actions.push({ type: "send", meaning });
   const note = (text: string) => actions.push({ type: "note", text });
   const mailbox = createMailbox({
@@ -100,70 +90,49 @@ export function createStation(options: StationOptions, startMs: number): Station
     !members.includes(source) ||
     (successor !== undefined && order.indexOf(source) < order.indexOf(successor));
 
-  function onTurn({ generation, issuer, round }: Turn, nowMs: number): void {
-    const turn = { generation, issuer, round };
-    if (isReplaced(generation) || compareTurns(turn, latest) <= 0) {
+  function onTurn(turn: Turn, nowMs: number): void {
+    const { generation, issuer, round } = turn;
+    const wholeRound = generation === election.latest.generation;
+    if (!election.accept(turn)) {
       return void note(`removed a second turn, generation=${generation} issuer=${issuer} round=${round}`);
     }
     // A message under a turn that was lost: it may have arrived, so it is not for a later turn to send it again.
     mailbox.giveUp();
-    const wholeRound = generation === latest.generation;
     idleRounds = wholeRound && quiet && mailbox.isEmpty ? idleRounds + 1 : 0;
-    latest = turn;
-    known = generation;
-    promised = generation;
     joined = true;
     hold = { sinceMs: nowMs, sent: 0 };
     note(`turn generation=${generation} issuer=${issuer} round=${round}`);
   }
 
-  /**
-   * A claim that comes back makes its station the issuer of a new turn. Claims of larger ids, old ones, and one
-   * that comes by again, because its station cannot be reached any more, are dropped.
-   */
+  /** A claim that comes back makes its station the issuer of a new turn. */
   function onClaim(claim: Claim, nowMs: number): void {
-    const { idSource: claimant, generation, attempt } = claim;
-    if (isReplaced(generation) || generation === known || !members.includes(claimant)) return;
-    if (hold || (joined && nowMs - lastSeenMs < LOSS_TIMEOUT_MS)) return; // the turn is not lost
-    promised = generation;
-    if (claimant === id) {
-      note(`made the turn, generation ${generation}`);
-      onTurn({ generation, issuer: id, round: 1 }, nowMs);
-    } else if (claimant < id && (passedClaim?.idSource !== claimant || passedClaim.attempt !== attempt)) {
-      passedClaim = claim;
-      note(`passed on a claim of ${claimant}, generation ${generation}`);
-      send(claim);
+    const turnLives = hold !== undefined || (joined && nowMs - lastSeenMs < LOSS_TIMEOUT_MS);
+    const verdict = election.judge(claim, turnLives);
+    if (verdict === "removed") return;
+    if (verdict === "passed on") {
+      note(`passed on a claim of ${claim.idSource}, generation ${claim.generation}`);
+      return void send(claim);
     }
+    note(`made the turn, generation ${verdict.generation}`);
+    onTurn(verdict, nowMs);
   }
+
+  const claimDueMs = () => election.claimDueMs(joined ? lastSeenMs + LOSS_TIMEOUT_MS : undefined);
 
   function claimIfLost(nowMs: number): void {
     if (hold || successor === undefined || nowMs < claimDueMs()) return;
-    lastClaimMs = nowMs;
-    const generation = Math.max(promised, known + 1);
-    note(`claimed the turn, generation ${generation}`);
-    send({ kind: "claim", idSource: id, idDestination: id, generation, attempt: ++attempts });
-  }
-
-  /** At first the smallest id alone makes the turn, and only when its claim has found the ring complete. */
-  function claimDueMs(): number {
-    if (joined) return Math.max(lastSeenMs + LOSS_TIMEOUT_MS, lastClaimMs + CLAIM_INTERVAL_MS);
-    return id === smallest ? lastClaimMs + CLAIM_INTERVAL_MS : Number.POSITIVE_INFINITY;
-  }
-
-  /** Has the turn been replaced, or been here since it was at the message's source? */
-  function isLate(message: Message): boolean {
-    if (isReplaced(message.generation)) return true;
-    const order = compareTurns(message, latest);
-    return order < 0 || (order === 0 && members.indexOf(message.idSource) < members.indexOf(id));
+    const claim = election.claim(nowMs);
+    note(`claimed the turn, generation ${claim.generation}`);
+    send(claim);
   }
 
   function onMessage(message: Message, nowMs: number): void {
     const { idSource, idDestination, generation, number } = message;
-    if (isLate(message)) return void note(`removed a late message from ${idSource}`);
+    if (election.isLate(message)) return void note(`removed a late message from ${idSource}`);
     if (isGone(idSource)) return void note(`removed a message whose source, ${idSource}, is gone`);
+    onHeard(generation, nowMs);
     sawMessage(nowMs);
-    // An earlier life of this station may have taken it, unless this one saw the turn, or was there when it was made.
-    const takes = idDestination === id && generation === promised;
+    const takes = idDestination === id && election.wasThere(message);
     if (takes) mailbox.take(message);
     const seen = takes ? { ...message, acknowledged: true } : message;
     if (idSource === id) return mailbox.onReturn(seen);
@@ -193,12 +162,13 @@ export function createStation(options: StationOptions, startMs: number): Station
     if (!hold || successor === undefined || finishSentMs !== undefined) return;
     if (mailbox.dueAtMs !== undefined && nowMs >= mailbox.dueAtMs) sendAgain(nowMs);
     if (mailbox.dueAtMs !== undefined) return;
-    if (hold.sent < holdLimit && !stopping && mailbox.sendNext(latest, nowMs)) {
+    if (hold.sent < holdLimit && !stopping && mailbox.sendNext(election.latest, nowMs)) {
       hold.sent++;
       return sawMessage(nowMs);
     }
     if (id === 0 && (stopping || idleRounds >= finishAfterIdle)) return finish(nowMs);
     if (quiet && !stopping && nowMs < hold.sinceMs + idleHoldMs) return;
+    const { latest } = election;
     const round = latest.round + (wraps(successor) ? 1 : 0);
     send({ kind: "turn", idSource: id, idDestination: successor, ...latest, round });
     hold = undefined;
@@ -242,8 +212,8 @@ export function createStation(options: StationOptions, startMs: number): Station
   }
 
   function onHeard(generation: number, nowMs: number): void {
-    known = Math.max(known, generation);
-    if (joined || known === 0) return;
+    if (generation <= election.known) return;
+    election.hear(generation);
     joined = true;
     lastSeenMs = nowMs;
   }
@@ -278,7 +248,10 @@ export function createStation(options: StationOptions, startMs: number): Station
       return mailbox.dueAtMs ?? hold.sinceMs + idleHoldMs;
     },
     get turn() {
-      return latest;
+      return election.latest;
+    },
+    get known() {
+      return election.known;
     },
     get joined() {
       return joined;
