@@ -134,7 +134,7 @@ export class Ini {
     } catch (error) {
       throw new UsageError(`cannot read the configuration ${path}`, { cause: error });
     }
-    this.#lines = content.replace(/^\ufeff/, "").split(/\r\n|\r|\n/);
+    this.#lines = content.split(/\r\n|\r|\n/);
     // Section names are plain and of any case here; `ini` nests them at dots, and wants nothing else on their line.
     const lines = this.#lines.map((line) =>
       line.replace(HEADER, (_, name: string) => `[${name.toLowerCase().replaceAll(".", "\\.")}]`),

@@ -371,7 +371,9 @@ function isWrong(bytes: Buffer): boolean {
       assert.ok(messages.includes(what), `${what}: ${messages}`);
     }
     for (const number of negative) {
-      assert.deepEqual((await frame(number))["_ws.expert.message"], ["note has a length that is not allowed"]);
+      assert.deepEqual((await frame(number))["_ws.expert.message"], [
+        "note has a length that is not allowed",
+      ]);
     }
   });
 }

@@ -204,6 +204,7 @@ const GOOD: readonly (readonly [args: readonly string[], settings: object])[] = 
   [["--dry-run", "--no-dry-run"], { dryRun: false }],
   [["--dry-run", "file.txt", "5"], { dryRun: true, file: "file.txt", count: 5 }],
   [["007", "08"], { file: "007", count: 8 }],
+  [["1e3"], { file: "1e3" }],
   [["--", "--data", "5"], { file: "--data", count: 5 }],
   [["", "5"], { file: "", count: 5 }],
   [
