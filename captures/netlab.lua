@@ -284,6 +284,8 @@ attach(existing("daytime"), { tcp = { 10200 } })
 
 attach(existing("ntp"), { udp = { 10201 } })
 
+attach(existing("http"), { tcp = { 10600 } })
+
 protocol {
   name = "pal",
   title = "Protocolo Anillo Lógico",

@@ -673,7 +673,55 @@ test("disposing closes in order", async () => {
   assert.equal((await received).toString(), "bye");
 });
 
-test("waiting leaves neither timers nor listeners behind", async () => {
+test("looking before taking: peek, more, take; and what is not yet sent", async () => {
+  await using pair = await Pair.open();
+  assert.equal(pair.ours.unreadBytes, 0);
+  assert.deepEqual(pair.ours.peek(), Buffer.alloc(0));
+  const more = pair.ours.more();
+  await pair.arrive("abc");
+  assert.equal(await more, true);
+  assert.equal(pair.ours.peek(2).toString(), "ab");
+  const evenMore = pair.ours.more();
+  await pair.arrive("def");
+  assert.equal(await evenMore, true);
+  assert.deepEqual([pair.ours.peek().toString(), pair.ours.unreadBytes], ["abcdef", 6]);
+  assert.equal(pair.ours.take(4).toString(), "abcd");
+  assert.equal(pair.ours.peek().toString(), "ef");
+  await assert.rejects(pair.ours.more(10), {
+    name: "TimeoutError",
+    message: "the peer sent nothing for 10 ms",
+  });
+  const none = pair.ours.more();
+  pair.peer.end();
+  assert.equal(await none, false);
+  assert.equal(await pair.ours.more(), false);
+  assert.equal(pair.ours.take(2).toString(), "ef");
+  const writing = pair.ours.write(Buffer.alloc(16 * MIB));
+  assert.ok(pair.ours.unsentBytes > 0);
+  pair.peer.resume();
+  await writing;
+  assert.equal(pair.ours.unsentBytes, 0);
+});
+
+test("waits of different lengths on one connection each end in their own time", async () => {
+  await using pair = await Pair.open();
+  await assert.rejects(pair.ours.more(30), { message: "the peer sent nothing for 30 ms" });
+  const long = pair.ours.more(60_000);
+  await pair.arrive("x");
+  assert.equal(await long, true); // its alarm is still set, the next one is due earlier
+  await assert.rejects(pair.ours.more(20), { message: "the peer sent nothing for 20 ms" });
+  const short = pair.ours.more(20);
+  await pair.arrive("y");
+  assert.equal(await short, true); // its alarm rings while the next one waits, and must not end it
+  const later = pair.ours.more(60_000);
+  await assert.rejects(Promise.race([later, pair.ours.more(60)]), {
+    message: "the peer sent nothing for 60 ms",
+  });
+  await pair.arrive("z");
+  assert.equal(await later, true);
+});
+
+test("waiting leaves no listeners behind, one timer at most, and none when the connection has gone", async () => {
   await using pair = await Pair.open();
   const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
   const names = ["data", "end", "error", "close", "drain"];
@@ -688,7 +736,10 @@ test("waiting leaves neither timers nor listeners behind", async () => {
   const writing = pair.ours.write(Buffer.alloc(16 * MIB));
   pair.peer.resume();
   await writing;
-  assert.deepEqual({ timers: timers(), listeners: listeners() }, before);
+  assert.deepEqual(listeners(), before.listeners);
+  assert.ok(timers() <= before.timers + 1, `${timers()} timers`);
+  pair.ours.destroy();
+  assert.equal(timers(), before.timers);
 });
 
 test("addresses are written as in a URL", () => {

@@ -22,12 +22,21 @@ export class TimeoutError extends Failure {
 /** Bytes that may lie here unread before the socket is paused. */
 const HIGH_WATER_BYTES = 64 * 1024;
 const CLOSED = "the connection is closed";
+const NOTHING = Buffer.alloc(0);
 const LF = Buffer.from("\n");
 const CR = 0x0d;
+// Made once: these are where every request and response passes.
+const DONE = Promise.resolve();
+const NO_MORE = Promise.resolve(false);
 
+/** Who waits for bytes is told whether there are more, who waits for room nothing. */
 interface Waiter {
-  wake: () => void;
-  timer?: NodeJS.Timeout;
+  wake: (more: boolean) => void;
+  fail: (error: unknown) => void;
+  /** By `performance.now()`. */
+  deadline: number;
+  limitMs: number;
+  complaint: string;
 }
 
 export class Connection implements AsyncDisposable {
@@ -40,8 +49,11 @@ export class Connection implements AsyncDisposable {
   #bufferedBytes = 0;
   #ended = false;
   #failure: unknown;
-  readonly #readers = new Set<Waiter>();
-  readonly #writers = new Set<Waiter>();
+  readonly #readers: Waiter[] = [];
+  readonly #writers: Waiter[] = [];
+  /** One for all waits, and when it rings: to set a timer for each would cost more than the wait. */
+  #alarm: NodeJS.Timeout | undefined;
+  #alarmAt = Number.POSITIVE_INFINITY;
 
   /** Takes over the socket, which must have been made with `allowHalfOpen: true`. */
   constructor(socket: Socket, timeoutMs = 0) {
@@ -50,7 +62,7 @@ export class Connection implements AsyncDisposable {
     this.peer = formatAddress(socket.remoteAddress ?? "?", socket.remotePort ?? 0);
     socket.on("data", (chunk: Buffer) => this.#received(chunk));
     socket.on("end", () => this.stopReading());
-    for (const event of ["drain", "finish"]) socket.on(event, () => wakeAll(this.#writers));
+    for (const event of ["drain", "finish"]) socket.on(event, () => wakeAll(this.#writers, true));
     socket.on("error", (error) => this.#fail(error));
     socket.on("close", () => this.#fail(new Failure(CLOSED)));
   }
@@ -59,30 +71,68 @@ export class Connection implements AsyncDisposable {
     return this.#socket.destroyed;
   }
 
+  /** What was written and the system has not yet taken: until then those buffers are not to be used again. */
+  get unsentBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  /** What has arrived and was not yet taken. */
+  get unreadBytes(): number {
+    return this.#bufferedBytes;
+  }
+
+  /** Waits until more bytes have arrived than now, at most `limitMs`; false when none will come any more. */
+  more(limitMs = this.timeoutMs): Promise<boolean> {
+    if (this.#ended) return NO_MORE;
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#socket.isPaused()) this.#socket.resume();
+    return this.#wait(this.#readers, "the peer sent nothing", limitMs);
+  }
+
+  /** The first bytes of what has arrived, in one piece, left where they are: for parsers that look before they take. */
+  peek(size = this.#bufferedBytes): Buffer {
+    const first = this.#chunks[0] ?? NOTHING;
+    if (first.length === size) return first;
+    if (first.length > size) return first.subarray(0, size);
+    const whole = Buffer.concat(this.#chunks);
+    this.#chunks = [whole];
+    return whole.subarray(0, size);
+  }
+
+  /** Takes the first bytes of what has arrived; there must be as many. */
+  take(size: number): Buffer {
+    const taken = this.peek(size);
+    const first = this.#chunks[0];
+    if (first === undefined || first.length === size) this.#chunks.shift();
+    else this.#chunks[0] = first.subarray(size);
+    this.#bufferedBytes -= size;
+    return taken;
+  }
+
   /** The next bytes, as many as have arrived but at most `maxBytes`. */
   async read(maxBytes = Number.POSITIVE_INFINITY): Promise<Buffer | undefined> {
-    if (this.#chunks.length === 0 && !(await this.#more())) return undefined;
-    return this.#take(Math.min(this.#chunks[0]?.length ?? 0, maxBytes));
+    if (this.#chunks.length === 0 && !(await this.more())) return undefined;
+    return this.take(Math.min(this.#chunks[0]?.length ?? 0, maxBytes));
   }
 
   async readExactly(sizeBytes: number): Promise<Buffer | undefined> {
     while (this.#bufferedBytes < sizeBytes) {
-      if (!(await this.#more())) return this.#endedEarly(`${sizeBytes} bytes`);
+      if (!(await this.more())) return this.#endedEarly(`${sizeBytes} bytes`);
     }
-    return this.#take(sizeBytes);
+    return this.take(sizeBytes);
   }
 
   /** Everything up to the delimiter, and with it; `limitBytes` counts both. `what` it is, for the complaint. */
   async readUntil(delimiter: Buffer, limitBytes: number, what: string): Promise<Buffer | undefined> {
     let searchedBytes = 0;
     while (true) {
-      const bytes = this.#peek(this.#bufferedBytes);
+      const bytes = this.peek(this.#bufferedBytes);
       const found = bytes.indexOf(delimiter, Math.max(0, searchedBytes - delimiter.length + 1));
       searchedBytes = bytes.length;
       const size = found < 0 ? bytes.length : found + delimiter.length;
       if (size > limitBytes) throw new TooLongError(`${what} is longer than ${limitBytes} bytes`);
-      if (found >= 0) return this.#take(size);
-      if (!(await this.#more())) return this.#endedEarly(what);
+      if (found >= 0) return this.take(size);
+      if (!(await this.more())) return this.#endedEarly(what);
     }
   }
 
@@ -100,19 +150,23 @@ export class Connection implements AsyncDisposable {
         throw new TooLongError(`a PDU of at least ${neededBytes} bytes came, the limit is ${limitBytes}`);
       }
       while (this.#bufferedBytes < neededBytes) {
-        if (!(await this.#more())) return this.#endedEarly("a PDU");
+        if (!(await this.more())) return this.#endedEarly("a PDU");
       }
-      const end = codec.endOf(this.#peek(neededBytes), 0);
-      if (end <= neededBytes) return decode(codec, this.#take(end));
+      const end = codec.endOf(this.peek(neededBytes), 0);
+      if (end <= neededBytes) return decode(codec, this.take(end));
       neededBytes = end;
     }
   }
 
   /** Sends, and waits while the peer is not taking what was sent before. Several may write at once. */
-  async write(bytes: Buffer | string): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#socket.writableEnded) throw new Failure("this side of the connection is closed");
-    if (this.#socket.write(bytes)) return;
+  write(bytes: Buffer | string): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#socket.writableEnded)
+      return Promise.reject(new Failure("this side of the connection is closed"));
+    return this.#socket.write(bytes) ? DONE : this.#drained();
+  }
+
+  async #drained(): Promise<void> {
     while (this.#socket.writableNeedDrain) await this.#wait(this.#writers, "the peer took nothing");
     if (this.#socket.destroyed) throw this.#failure ?? new Failure(CLOSED);
   }
@@ -125,7 +179,7 @@ export class Connection implements AsyncDisposable {
   /** The reader sees an end after what has already arrived: how a server that stops lets its sessions finish. */
   stopReading(): void {
     this.#ended = true;
-    wakeAll(this.#readers);
+    wakeAll(this.#readers, false);
   }
 
   /** Cuts the connection. Where bytes of ours are still unsent, the peer sees a reset, lest it take half for the whole. */
@@ -163,39 +217,42 @@ export class Connection implements AsyncDisposable {
     this.#chunks.push(chunk);
     this.#bufferedBytes += chunk.length;
     if (this.#bufferedBytes >= HIGH_WATER_BYTES) this.#socket.pause();
-    wakeAll(this.#readers);
+    wakeAll(this.#readers, true);
   }
 
   #fail(error: unknown): void {
     this.#failure ??= error;
-    wakeAll(this.#readers);
-    wakeAll(this.#writers);
-  }
-
-  /** Waits until more bytes have arrived than now; false when none will come any more. */
-  async #more(): Promise<boolean> {
-    const before = this.#bufferedBytes;
-    while (this.#bufferedBytes === before) {
-      if (this.#ended) return false;
-      if (this.#failure !== undefined) throw this.#failure;
-      this.#socket.resume();
-      await this.#wait(this.#readers, "the peer sent nothing");
-    }
-    return true;
+    clearTimeout(this.#alarm);
+    for (const { fail } of this.#readers.splice(0)) fail(this.#failure);
+    wakeAll(this.#writers, false);
   }
 
   /** Waits until something has happened to those who wait; the caller looks whether it is what it wants. */
-  #wait(waiting: Set<Waiter>, complaint: string): Promise<void> {
-    const { timeoutMs } = this;
-    return new Promise((wake, reject) => {
-      const waiter: Waiter = { wake };
-      waiting.add(waiter);
-      if (timeoutMs === 0) return;
-      waiter.timer = setTimeout(() => {
-        waiting.delete(waiter);
-        reject(new TimeoutError(`${complaint} for ${timeoutMs} ms`));
-      }, timeoutMs);
+  #wait(waiting: Waiter[], complaint: string, limitMs = this.timeoutMs): Promise<boolean> {
+    return new Promise((wake, fail) => {
+      const deadline = limitMs === 0 ? Number.POSITIVE_INFINITY : performance.now() + limitMs;
+      waiting.push({ wake, fail, deadline, limitMs, complaint });
+      if (deadline < this.#alarmAt) this.#setAlarm(deadline);
     });
+  }
+
+  /** It may ring when nobody waits any more, or too early for those who do. */
+  #setAlarm(deadline: number): void {
+    clearTimeout(this.#alarm);
+    this.#alarmAt = deadline;
+    this.#alarm = setTimeout(() => {
+      this.#alarmAt = Number.POSITIVE_INFINITY;
+      for (const waiting of [this.#readers, this.#writers]) {
+        for (const waiter of waiting.splice(0)) {
+          if (waiter.deadline <= performance.now()) {
+            waiter.fail(new TimeoutError(`${waiter.complaint} for ${waiter.limitMs} ms`));
+            continue;
+          }
+          waiting.push(waiter);
+          if (waiter.deadline < this.#alarmAt) this.#setAlarm(waiter.deadline);
+        }
+      }
+    }, deadline - performance.now());
   }
 
   #endedEarly(what: string): undefined {
@@ -204,32 +261,10 @@ export class Connection implements AsyncDisposable {
       `the peer finished in the middle of ${what}, after ${this.#bufferedBytes} bytes`,
     );
   }
-
-  /** The first `size` buffered bytes in one piece, left where they are. */
-  #peek(size: number): Buffer {
-    const first = this.#chunks[0] ?? Buffer.alloc(0);
-    if (first.length >= size) return first.subarray(0, size);
-    const whole = Buffer.concat(this.#chunks);
-    this.#chunks = [whole];
-    return whole.subarray(0, size);
-  }
-
-  #take(size: number): Buffer {
-    const taken = this.#peek(size);
-    const left = this.#chunks[0]?.subarray(size);
-    if (left === undefined || left.length === 0) this.#chunks.shift();
-    else this.#chunks[0] = left;
-    this.#bufferedBytes -= size;
-    return taken;
-  }
 }
 
-function wakeAll(waiting: Set<Waiter>): void {
-  for (const { wake, timer } of waiting) {
-    clearTimeout(timer);
-    wake();
-  }
-  waiting.clear();
+function wakeAll(waiting: Waiter[], more: boolean): void {
+  for (let waiter = waiting.shift(); waiter !== undefined; waiter = waiting.shift()) waiter.wake(more);
 }
 
 /** `127.0.0.1:80`, `[::1]:80`. */

@@ -1,0 +1,212 @@
+/**
+ * Our server beside others under the same load: wrk with 64 connections that stay open, one server process, requests
+ * a second. Before each run the file is fetched and compared, after it wrk's count of errors must be none.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { integer, setting } from "../../shared/config.ts";
+import { Failure } from "../../shared/errors.ts";
+import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { program, projectFile } from "../../shared/program.ts";
+import { Running, runTool, start } from "../../shared/running.ts";
+
+const CLIENTS = 64;
+const FILES: readonly [name: string, sizeBytes: number][] = [
+  ["1 KiB", 1024],
+  ["1 MiB", 1024 * 1024],
+];
+
+interface Peer {
+  name: string;
+  running: Running;
+  port: number;
+}
+
+/** The way that one writes a file server with Node's own HTTP: a `stat` on each request, a stream of the file. */
+const NODE_HTTP = `
+const { createReadStream, stat } = require("node:fs");
+const { createServer } = require("node:http");
+createServer((request, response) => {
+  const path = process.argv[1] + request.url;
+  stat(path, (error, stats) => {
+    if (error) return response.writeHead(404).end();
+    response.writeHead(200, { "Content-Length": stats.size, "Last-Modified": stats.mtime.toUTCString() });
+    createReadStream(path).pipe(response);
+  });
+}).listen(Number(process.argv[2]), "127.0.0.1");
+`;
+const PYTHON = `
+import functools, http.server, sys
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *args): pass
+handler = functools.partial(Handler, directory=sys.argv[1])
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), handler).serve_forever()
+`;
+
+const nginxConfig = (folder: string, port: number, cache: string) => `
+daemon off; worker_processes 1; pid ${folder}/nginx-${port}.pid; error_log ${folder}/error.log;
+events { worker_connections 1024; }
+http {
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; ${cache}
+  client_body_temp_path ${folder}/t1; proxy_temp_path ${folder}/t2; fastcgi_temp_path ${folder}/t3;
+  uwsgi_temp_path ${folder}/t4; scgi_temp_path ${folder}/t5;
+  server { listen 127.0.0.1:${port}; root ${folder}/root; }
+}
+`;
+
+const isInstalled = (tool: string) =>
+  (process.env["PATH"] ?? "")
+    .split(delimiter)
+    .concat("/usr/sbin")
+    .some((folder) => existsSync(join(folder, tool)));
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** A program that says nothing when it is ready: asked until it answers. */
+async function startTool(name: string, command: (port: number) => readonly string[]): Promise<Peer> {
+  const port = await freePort();
+  const [file = "", ...args] = command(port);
+  const running = new Running(file, args, {});
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if ((await runTool("curl", ["-s", `http://127.0.0.1:${port}/index.html`])).code === 0)
+      return { name, running, port };
+    await sleep(50);
+  }
+  await running[Symbol.asyncDispose]();
+  throw new Failure(`${name} does not answer: ${running.stderr}`);
+}
+
+/** Adds them to `peers` one by one, so that all that were started can be ended. */
+async function startPeers(
+  peers: Peer[],
+  folder: string,
+  pin: readonly string[],
+  log: (line: string) => void,
+): Promise<void> {
+  const root = join(folder, "root");
+  const nginx = async (name: string, cache: string) => {
+    if (!isInstalled("nginx")) return log(`missing: ${name}`);
+    const config = join(folder, `${name}.conf`);
+    const peer = await startTool(name, (port) => {
+      writeFileSync(config, nginxConfig(folder, port, cache));
+      return [...pin, "nginx", "-c", config];
+    });
+    peers.push(peer);
+  };
+  await nginx("nginx", "");
+  await nginx("nginx, open_file_cache", "open_file_cache max=1000; open_file_cache_valid 1s;");
+  const ours = await start("exercises/06-http-server/server.ts", ["--port", 0, "--root", root], {
+    wrapper: pin,
+  });
+  peers.push({ name: "ours", running: ours, port: ours.port });
+  peers.push(
+    await startTool("node:http, stat and stream", (port) => [
+      ...pin,
+      process.execPath,
+      "-e",
+      NODE_HTTP,
+      root,
+      String(port),
+    ]),
+  );
+  if (!isInstalled("python3")) log("missing: python3");
+  else {
+    peers.push(
+      await startTool("Python http.server", (port) => [...pin, "python3", "-c", PYTHON, root, String(port)]),
+    );
+  }
+  const httpServer = projectFile("node_modules/http-server/bin/http-server");
+  if (!existsSync(httpServer)) log("missing: npm http-server");
+  else {
+    peers.push(
+      await startTool("npm http-server", (port) => [
+        ...pin,
+        process.execPath,
+        httpServer,
+        root,
+        "-s",
+        "-p",
+        String(port),
+        "-a",
+        "127.0.0.1",
+      ]),
+    );
+  }
+}
+
+const sha1 = (bytes: Buffer) => createHash("sha1").update(bytes).digest("hex");
+
+async function load(
+  peer: Peer,
+  file: string,
+  content: Buffer,
+  pin: readonly string[],
+  durationS: number,
+): Promise<number> {
+  const url = `http://127.0.0.1:${peer.port}/${file}`;
+  const { bytes } = await runTool("curl", ["-s", url]);
+  if (sha1(bytes) !== sha1(content)) throw new Failure(`${peer.name} does not serve the file as it is`);
+  const [command = "", ...args] = [...pin, "wrk", "-t1", `-c${CLIENTS}`, `-d${durationS}`, url];
+  const { stdout } = await runTool(command, args);
+  const requests = Number(/^ +(\d+) requests in /m.exec(stdout)?.[1]);
+  const perSecond = Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]);
+  if (/Non-2xx|Socket errors/.test(stdout) || !(requests > 0))
+    throw new Failure(`${peer.name} failed: ${stdout}`);
+  return perSecond;
+}
+
+await program({
+  summary: "Measures the web server beside nginx, node:http and Python, with wrk.",
+  example: "--rounds 5",
+  settings: {
+    rounds: setting(integer(1), "runs of each that count", 5),
+    duration: setting(integer(1, 60), "seconds of each run", 1),
+  },
+  async run({ rounds, duration }, { log }) {
+    for (const tool of ["wrk", "curl"])
+      if (!isInstalled(tool)) throw new Failure(`cannot measure: ${tool} is missing`);
+    const pin = (core: number) => (isInstalled("taskset") ? ["taskset", "-c", String(core)] : []);
+    // Under /tmp and readable by all: nginx's worker is another user.
+    const folder = mkdtempSync(join(tmpdir(), "netlab-http-bench-"));
+    const root = join(folder, "root");
+    mkdirSync(root);
+    await runTool("chmod", ["755", folder]);
+    writeFileSync(join(root, "index.html"), "x");
+    const peers: Peer[] = [];
+    try {
+      await startPeers(peers, folder, pin(1), log);
+      for (const [title, sizeBytes] of FILES) {
+        log(`${title} …`);
+        const file = `file-${sizeBytes}.bin`;
+        writeFileSync(join(root, file), randomBytes(sizeBytes));
+        const content = readFileSync(join(root, file));
+        const contenders = peers.map(
+          (peer): Contender => ({ name: peer.name, run: () => load(peer, file, content, pin(0), duration) }),
+        );
+        const standings = await compare(contenders, rounds);
+        process.stdout.write(
+          `${standingsTable(`${title}, ${CLIENTS} connections`, "requests/s", standings)}\n\n`,
+        );
+      }
+    } finally {
+      for (const { running } of peers) {
+        running.kill("SIGTERM"); // nginx's worker goes with its master
+        await running.exited;
+      }
+      rmSync(folder, { recursive: true });
+    }
+  },
+});

@@ -1,0 +1,139 @@
+/**
+ * The files under a root: which one a target names, what it is now, and the content of the small ones. Nothing
+ * outside the root is ever opened, whatever links lead there.
+ *
+ * The system is asked on every request, and waited for, as nginx does unless told otherwise: `statSync` on a local
+ * disk takes 0.7 µs, since it is answered from the kernel's memory, a trip through the thread pool 8 µs. The
+ * price: a disk that hangs stops all clients of this process.
+ */
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readSync,
+  realpathSync,
+  type Stats,
+  statSync,
+} from "node:fs";
+import { relative, sep } from "node:path";
+import { Failure, isFailure } from "../../shared/errors.ts";
+import { formatDate, mediaType, type Target, type Validators } from "./protocol.ts";
+
+/** What is kept in memory: files up to this size, this many of them, 64 MiB in all. */
+export const SMALL_FILE_BYTES = 64 * 1024;
+const MAX_KEPT = 1024;
+/** A file that changed as shortly before it was read may change again with the same time stamp (they tick, too). */
+const SETTLED_MS = 100;
+
+export interface ServedFile extends Validators {
+  /** Without any links. */
+  path: string;
+  sizeBytes: number;
+  /** The field lines that tell about it. */
+  fields: readonly (readonly [name: string, value: string])[];
+  /** All of it, if it is small. */
+  content: Buffer | undefined;
+  /** The whole of a 200 response, and the `Date` in it, made once a second. */
+  response?: { date: string; bytes: Buffer };
+  stats: Stats;
+}
+
+/** No rights, a loop of links: for a client, that is not there, either. What else goes wrong is no 404. */
+const ABSENT = ["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG"];
+
+/** The same file in the same state: a rename or a new link, too, sets ctime anew, and no program can set it back. */
+const isSame = (a: Stats, b: Stats) =>
+  a.ino === b.ino &&
+  a.size === b.size &&
+  a.mtimeMs === b.mtimeMs &&
+  a.ctimeMs === b.ctimeMs &&
+  a.dev === b.dev;
+
+export class Files {
+  readonly #root: string;
+  readonly #indexName: string;
+  readonly #kept = new Map<string, ServedFile>();
+
+  /** Throws `Failure` if the root is no folder. */
+  constructor(root: string, indexName: string) {
+    try {
+      this.#root = realpathSync(root);
+    } catch (error) {
+      throw new Failure(`cannot serve ${root}`, { cause: error });
+    }
+    if (!statSync(this.#root).isDirectory()) throw new Failure(`cannot serve ${root}: it is not a directory`);
+    this.#indexName = indexName;
+  }
+
+  /** The file that the target names; "folder" for one whose slash is missing. What cannot be had is not there. */
+  find({ path: name, isFolder }: Target): ServedFile | "folder" | undefined {
+    // Put together without `join`, which would take it apart first: the parts are known to be clean.
+    const path = this.#root + sep + (isFolder ? (name && name + sep) + this.#indexName : name);
+    try {
+      const stats = statSync(path, { throwIfNoEntry: false });
+      if (stats === undefined) return undefined;
+      if (stats.isDirectory()) return isFolder || !this.#isInside(realpathSync(path)) ? undefined : "folder";
+      if (!stats.isFile()) return undefined; // opening a pipe or a device can have effects of its own
+      const kept = this.#kept.get(path);
+      return kept !== undefined && isSame(kept.stats, stats) ? kept : this.#look(path);
+    } catch (error) {
+      if (isFailure(error) && ABSENT.includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
+      throw error;
+    }
+  }
+
+  #isInside(realPath: string): boolean {
+    const way = relative(this.#root, realPath);
+    return !way.split(sep).some((segment) => segment.startsWith("."));
+  }
+
+  #look(path: string): ServedFile | undefined {
+    this.#kept.delete(path);
+    const realPath = realpathSync(path);
+    if (!this.#isInside(realPath)) return undefined;
+    const file = describeFile(realPath);
+    if (file === undefined || Date.now() - file.stats.ctimeMs < SETTLED_MS) return file;
+    const [oldest] = this.#kept.keys();
+    if (this.#kept.size >= MAX_KEPT && oldest !== undefined) this.#kept.delete(oldest);
+    this.#kept.set(path, file);
+    return file;
+  }
+}
+
+/** Without O_NONBLOCK, opening a pipe would wait for its other end; a link in the last place came after the check. */
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
+
+/** Opened first and then described, so that all that is said is about one file. A pipe or device is none. */
+function describeFile(path: string): ServedFile | undefined {
+  const fd = openSync(path, OPEN_FLAGS);
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) return undefined;
+    const content = stats.size <= SMALL_FILE_BYTES ? readWhole(fd, stats.size) : undefined;
+    const etag = `"${[stats.ino, stats.size, stats.mtimeMs * 1000, stats.ctimeMs * 1000].map((n) => Math.round(n).toString(36)).join("-")}"`;
+    const fields = [
+      ["Content-Type", mediaType(path)],
+      ["Last-Modified", formatDate(Math.min(stats.mtimeMs, Date.now()))],
+      ["ETag", etag],
+      ["Accept-Ranges", "bytes"],
+    ] as const;
+    return { path, sizeBytes: stats.size, etag, modifiedMs: stats.mtimeMs, fields, content, stats };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** `undefined` where it has shrunk in between: then it is treated like a large one. */
+function readWhole(fd: number, sizeBytes: number): Buffer | undefined {
+  const content = Buffer.alloc(sizeBytes);
+  return readSync(fd, content, 0, sizeBytes, 0) === sizeBytes ? content : undefined;
+}
+
+/** A descriptor to read a large one with; `undefined` if there is no longer the same file. */
+export function openFile({ path, stats }: ServedFile): number | undefined {
+  const fd = openSync(path, OPEN_FLAGS);
+  if (isSame(fstatSync(fd), stats)) return fd;
+  closeSync(fd);
+  return undefined;
+}
