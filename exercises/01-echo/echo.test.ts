@@ -14,11 +14,11 @@ import {
   resetAfter,
   run,
   runTool,
+  splitAt,
   stallAfter,
   start,
   tcpRelay,
   within,
-  writeSplit,
 } from "../../shared/testing.ts";
 import { inFlight } from "./in-flight.ts";
 import { difference, SMALL_SERVICES, whyRefused } from "./protocol.ts";
@@ -188,11 +188,8 @@ describe("the stream server", LIMIT, () => {
       }),
       { seed: SEED, numRuns: 30 },
     );
-    const socket = await tcpSocket(server.port);
-    const returned = socket.toArray();
-    await writeSplit(socket, patternOf(2000));
-    socket.end();
-    same(patternOf(2000), Buffer.concat(await within(returned, "2,000 single bytes")));
+    await using relay = await tcpRelay(server.port, splitAt(1));
+    same(patternOf(2000), await exchange(relay.port, patternOf(2000)));
   });
 
   test("a bad peer costs one log line: resets in mid-message, half-open and idle ones", async () => {
