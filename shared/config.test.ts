@@ -290,8 +290,8 @@ test("values come as they stand: what looks like another type is a text", () => 
   });
 });
 
-test("a key given twice: the last counts; a section given twice is one", () => {
-  const file = ini("[a]\nport = 1\nport = 2\n[b]\nport = 3\n[A]\nhost = one\n[a]\nhost = two");
+test("a section given twice is one", () => {
+  const file = ini("[a]\nport = 2\n[b]\nport = 3\n[A]\nhost = two");
   assert.deepEqual(file.sections, ["a", "b"]);
   const { host, port } = file.section("a", SETTINGS);
   assert.deepEqual({ host, port }, { host: "two", port: 2 });
@@ -328,8 +328,11 @@ test("what is wrong in a file is said with file, line, section and key", () => {
     ],
     ["[s]\r\nhost=a b\r\nport=1\r\n", 'x.ini:2: [s] host "a b" is not a host name or address'],
     ["\ufeff[s]\nport = -1", 'x.ini:2: [s] port "-1" is not a port (0 to 65535)'],
-    ["[s]\nport = 1\nport = x", 'x.ini:3: [s] port "x" is not a port (0 to 65535)'],
-    ["[s]\nport = 1\n[t]\n[S]\nPORT = x", 'x.ini:5: [s] port "x" is not a port (0 to 65535)'],
+    ["[s]\nport = 1\nport = 2", "x.ini:3: [s] port stands in line 2 too; a list is written port[] = …"],
+    [
+      "[s]\nport = 1\n[t]\n[S]\nPORT = x",
+      "x.ini:5: [s] port stands in line 2 too; a list is written PORT[] = …",
+    ],
     ["[s]\nport = 1\ndestino = x", 'x.ini:3: [s] destino "x" is not a whole number from 0 up'],
     ["[s]\nport = 1\nId-Dst = x", 'x.ini:3: [s] id-dst "x" is not a whole number from 0 up'],
     ["[s]\nport = 1\niddst = x", 'x.ini:3: [s] iddst "x" is not a whole number from 0 up'],

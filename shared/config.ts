@@ -136,6 +136,7 @@ export class Ini {
     }
     this.#lines = content.split(/\r\n|\r|\n/);
     // Section names are plain and of any case here; `ini` nests them at dots, and wants nothing else on their line.
+    this.#refuseRepeated();
     const lines = this.#lines.map((line) =>
       line.replace(HEADER, (_, name: string) => `[${name.toLowerCase().replaceAll(".", "\\.")}]`),
     );
@@ -149,6 +150,25 @@ export class Ini {
         if (key.startsWith("[")) throw new UsageError(`${this.where(name, key)} is no [section]`);
         keys.set(key.toLowerCase(), [text].flat().map(String));
       }
+    }
+  }
+
+  /** Of a key that stands twice only the last would count, and nobody would know. */
+  #refuseRepeated(): void {
+    const seen = new Map<string, number>();
+    let current = "";
+    for (const [index, line] of this.#lines.entries()) {
+      current = HEADER.exec(line)?.[1]?.trim().toLowerCase() ?? current;
+      const [, key] = /^\s*([^=;#[\]]+?)\s*=/.exec(line) ?? [];
+      if (key === undefined) continue;
+      const name = `[${current}] ${key.toLowerCase()}`;
+      const first = seen.get(name);
+      if (first !== undefined) {
+        throw new UsageError(
+          `${this.path}:${index + 1}: ${name} stands in line ${first} too; a list is written ${key}[] = …`,
+        );
+      }
+      seen.set(name, index + 1);
     }
   }
 

@@ -158,7 +158,10 @@ export class Connection implements AsyncDisposable {
     }
   }
 
-  /** Sends, and waits while the peer is not taking what was sent before. Several may write at once. */
+  /**
+   * Sends, and waits while the peer is not taking what was sent before. Several may write at once. The deadline is
+   * for all of `bytes`, as nobody can see how many of them are gone: what is large is written in pieces.
+   */
   write(bytes: Buffer | string): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#socket.writableEnded)

@@ -127,3 +127,31 @@ async function relayed(
     return { reports: timeless as PacketReport[], got: got.toSorted() };
   }
 }
+
+test("the relay keeps the order unless it is told to reorder, in bursts too", async () => {
+  const server = createSocket("udp4");
+  const client = createSocket("udp4");
+  server.bind(0, "127.0.0.1");
+  await once(server, "listening");
+  const to = { host: "127.0.0.1", port: server.address().port };
+  for (const toServer of [
+    { delayMs: 10 },
+    { delayMs: 10, jitterMs: 5 },
+    { rateBytesPerSecond: 1e6, delayMs: 7 },
+  ]) {
+    await using link = await udpLink({ to, toServer, toClient: {}, seed: 1 });
+    const got: number[] = [];
+    for (let burst = 0; burst < 20; burst++) {
+      for (let i = 0; i < 20; i++) client.send(Buffer.from([burst, i]), link.port, "127.0.0.1");
+      while (got.length < 20 * (burst + 1)) {
+        const [packet] = (await once(server, "message")) as [Buffer];
+        got.push(packet.readUInt16BE(0));
+      }
+    }
+    assert.deepEqual(
+      got,
+      got.toSorted((a, b) => a - b),
+    );
+  }
+  for (const socket of [server, client]) socket.close();
+});

@@ -127,8 +127,23 @@ export async function udpLink(options: UdpLinkOptions): Promise<UdpLink> {
   const typeOf = (address: string) => (address.includes(":") ? "udp6" : "udp4");
   const front = createSocket(typeOf(host));
   const backs = new Map<string, Socket>();
-  const timers = new Set<NodeJS.Timeout>();
   const states = { "to server": NEW_LINK, "to client": NEW_LINK };
+
+  /** What is on its way, soonest first. One timer serves it all: several could fire in another order. */
+  const underway: { atMs: number; deliver: () => void }[] = [];
+  let timer: NodeJS.Timeout | undefined;
+  const deliverDue = () => {
+    const nowMs = performance.now();
+    while (underway[0] !== undefined && underway[0].atMs <= nowMs) underway.shift()?.deliver();
+    const [next] = underway;
+    if (next !== undefined) timer = setTimeout(deliverDue, Math.max(1, next.atMs - nowMs));
+  };
+  const schedule = (atMs: number, deliver: () => void) => {
+    const later = underway.findLastIndex((other) => other.atMs <= atMs);
+    underway.splice(later + 1, 0, { atMs, deliver });
+    clearTimeout(timer);
+    deliverDue();
+  };
 
   const carry = (direction: PacketReport["direction"], packet: Buffer, deliver: (bytes: Buffer) => void) => {
     const nowMs = performance.now();
@@ -138,13 +153,8 @@ export async function udpLink(options: UdpLinkOptions): Promise<UdpLink> {
     const [state, fate] = pass(profile, seedOfDirection, states[direction], nowMs, packet.length);
     states[direction] = state;
     onPacket?.({ direction, index, sizeBytes: packet.length, fate });
-    for (const { atMs, flippedBit } of fate.arrivals) {
-      const timer = setTimeout(() => {
-        timers.delete(timer);
-        deliver(flipBit(packet, flippedBit));
-      }, atMs - nowMs);
-      timers.add(timer);
-    }
+    for (const { atMs, flippedBit } of fate.arrivals)
+      schedule(atMs, () => deliver(flipBit(packet, flippedBit)));
   };
 
   const backFor = (client: RemoteInfo): Socket => {
@@ -179,7 +189,7 @@ export async function udpLink(options: UdpLinkOptions): Promise<UdpLink> {
     url: `udp://${formatAddress(address, bound)}`,
     port: bound,
     async [Symbol.asyncDispose]() {
-      for (const timer of timers) clearTimeout(timer);
+      clearTimeout(timer);
       for (const back of backs.values()) back.close();
       front.close();
       await once(front, "close");

@@ -12,6 +12,7 @@ import {
   flag,
   host,
   Ini,
+  integer,
   kebabCase,
   port,
   readSetting,
@@ -55,7 +56,7 @@ export const listenAt = (defaultPort: number) => ({
 /** Which server a client asks. */
 export const serverAt = (defaultPort: number) => ({
   host: setting(host, "name or address of the server", "127.0.0.1"),
-  port: setting(port, "port of the server", defaultPort),
+  port: setting(integer(1, 65_535), "port of the server", defaultPort),
 });
 
 /** A file of the project, wherever the program was started: `projectFile("config/daytime.ini")`. */
@@ -69,17 +70,17 @@ const COMMON = { verbose: flag("say more on stderr, and show stack traces") };
 /** Runs the program to its end and exits the process. */
 export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise<never> {
   const stop = new AbortController();
-  const verbose = process.argv.includes("--verbose");
+  let verbose = process.argv.includes("--verbose"); // until the arguments are understood
   const log = (line: string) => void process.stderr.write(`${line}\n`);
-  for (const name of ["stdout", "stderr"] as const) {
-    process[name].on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EPIPE") process.exit(); // a reader that has seen enough (`| head`) is no failure
-      log(`error: cannot write to ${name}: ${explain(error)}`);
-      process.exit(1);
-    });
-  }
+  process.stderr.on("error", () => {}); // nobody reads the commentary: that must not end a server
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(); // a reader that has seen enough (`| head`) is no failure
+    log(`error: cannot write to stdout: ${explain(error)}`);
+    process.exit(1);
+  });
   try {
     const settings = readArguments(spec, process.argv.slice(2));
+    verbose = settings.verbose;
     stopOnSignals(stop);
     await spec.run(settings, {
       signal: stop.signal,
@@ -127,7 +128,10 @@ function plainFlags(declared: Settings, argv: readonly string[]): string[] {
 }
 
 /** The settings from the command line, else from the configuration file, else their defaults. */
-function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[]): SettingsValue<S> {
+function readArguments<S extends Settings>(
+  spec: ProgramSpec<S>,
+  argv: string[],
+): SettingsValue<S> & SettingsValue<typeof COMMON> {
   const declared: Settings = { ...spec.settings, ...COMMON };
   const named = Object.entries(declared).filter(([, { positional }]) => !positional);
   const positional = Object.entries(declared).filter(([, setting]) => setting.positional);
@@ -179,7 +183,11 @@ function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[])
   const config = declared["config"] as Setting<string> | undefined;
   const configPath = config === undefined ? "" : readSetting(config, texts("config"), () => "--config");
   const ini = spec.section !== undefined && configPath !== "" ? new Ini(configPath) : undefined;
-  ini?.refuseUnknown(spec.section ?? "", spec.settings);
+  const { config: _, ...inFiles } = spec.settings;
+  ini?.refuseUnknown(spec.section ?? "", inFiles);
+  const stray = ini?.sections.find((section) => section !== spec.section);
+  if (stray !== undefined)
+    throw new UsageError(`${ini?.where(stray)} is unknown; known is [${spec.section}]`);
   const entries = Object.entries(declared).map(([name, setting]) => {
     const onCommandLine = texts(name);
     const inFile =
@@ -190,5 +198,5 @@ function readArguments<S extends Settings>(spec: ProgramSpec<S>, argv: string[])
     };
     return [name, readSetting(setting, onCommandLine.concat(inFile), where)];
   });
-  return Object.fromEntries(entries) as SettingsValue<S>;
+  return Object.fromEntries(entries) as SettingsValue<S> & SettingsValue<typeof COMMON>;
 }

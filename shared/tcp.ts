@@ -5,7 +5,7 @@ import { Connection, formatAddress, TimeoutError } from "./connection.ts";
 import { explain, Failure, isFailure } from "./errors.ts";
 
 /** How long open sessions may go on after a server was told to stop. */
-export const GRACE_MS = 2000;
+export const GRACE_MS = 1500;
 
 export interface ConnectOptions {
   host: string;

@@ -132,6 +132,7 @@ export async function request<T>(options: RequestOptions<T>): Promise<T> {
       ask(retries + 1);
     });
   } catch (error) {
+    if (!isFailure(error)) throw error;
     throw new Failure(`cannot get an answer from udp://${name}`, { cause: error });
   } finally {
     clearTimeout(timer);

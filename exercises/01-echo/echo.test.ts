@@ -654,6 +654,15 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
     same(patternOf(8_000_000), running.bytes);
   });
 
+  test("a server that leaves while the user thinks is noticed", async () => {
+    await using server = await wrongServer((socket) => socket.once("data", (bytes) => socket.end(bytes)));
+    await using running = await startClient([], server.port);
+    running.child.stdin?.write("one\n");
+    assert.equal((await within(running.exited, "its end")).code, 1);
+    assert.match(running.stderr, /: the server finished before we did\n$/);
+    assert.equal(running.stdout, "one\n");
+  });
+
   test("Ctrl-C ends it, with the summary", async () => {
     await using typing = await startClient([]);
     await using repeating = await startClient(["--data", "a", "--count", 100_000, "--interval", 60_000]);

@@ -28,7 +28,7 @@ async function stream(
   const flight = inFlight(MAX_IN_FLIGHT_BYTES);
   const progress = new EventEmitter();
   const { timeoutMs } = connection;
-  connection.timeoutMs = 0;
+  connection.timeoutMs = 0; // for writes, which may wait because nobody reads our stdout
   let ended = false;
 
   async function send(): Promise<void> {
@@ -47,13 +47,14 @@ async function stream(
     progress.emit("sent");
   }
 
-  /** Time is measured only while the server owes something: not while a user types, or nobody reads our stdout. */
+  /** The time limit is for what the server owes: a user may think, and whoever reads our stdout may pause. */
   async function nextBytes(): Promise<Buffer | undefined> {
-    if (flight.sizeBytes === 0 && !ended) await once(progress, "sent");
-    connection.timeoutMs = timeoutMs;
-    const reading = connection.read();
-    connection.timeoutMs = 0;
-    return reading;
+    if (connection.unreadBytes === 0) {
+      const owed = flight.sizeBytes > 0 || ended;
+      if (!owed) await Promise.race([once(progress, "sent"), connection.more(0)]);
+      if (connection.unreadBytes === 0 && !(await connection.more(timeoutMs))) return undefined;
+    }
+    return connection.take(connection.unreadBytes);
   }
 
   async function receive(): Promise<void> {

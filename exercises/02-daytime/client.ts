@@ -45,7 +45,10 @@ const unknownZone = (zone: string) => new Failure(`the server knows no time zone
 /** The line of an RFC 867 server, whichever: without its end, and without what would move a terminal's cursor. */
 async function askForLine({ host, port, timeout, retries }: Peer, tcp: boolean, signal: AbortSignal) {
   if (!tcp) {
-    const accept = (datagram: Buffer) => datagram.toString("latin1");
+    const accept = (datagram: Buffer) => {
+      const answer = datagram.toString("latin1");
+      return /^[\x20-\x7e\r\n]*[\x21-\x7e][\x20-\x7e\r\n]*$/.test(answer) ? answer : undefined;
+    };
     const empty = Buffer.alloc(0);
     const line = await request({ host, port, retries, signal, accept, request: empty, timeoutMs: timeout });
     return printable(line);

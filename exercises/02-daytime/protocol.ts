@@ -132,7 +132,9 @@ export function readReply(datagram: Buffer, id: number): Reply {
   if (Math.abs(utcMs) > MAX_DATE_MS - DAY_MINUTES * 60_000) {
     throw new PduError("Daytime.utcMs", 16, `${utcMs} is beyond all calendars`);
   }
-  if (!/^[\x21-\x7e]*$/.test(reply.zone)) throw new PduError("Daytime.zone", 24, "is not printable ASCII");
+  // Of a zone that the server does not know, it says what it was asked for, whatever that was.
+  if (reply.status === "ok" && !/^[\x21-\x7e]*$/.test(reply.zone))
+    throw new PduError("Daytime.zone", 24, "is not printable ASCII");
   return { ...reply, dst: flags.dst, utcMs };
 }
 

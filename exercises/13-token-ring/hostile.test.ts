@@ -257,7 +257,7 @@ describe("hostile and broken peers", { concurrency: true }, () => {
       while (!until(accounts) && performance.now() < deadlineMs) await delay(20);
       for (const { stop, ended } of nodes) {
         stop.abort();
-        await ended;
+        await within(ended, "the end of a node that was told to stop");
       }
       closing.abort();
       return accounts;
@@ -305,6 +305,13 @@ describe("hostile and broken peers", { concurrency: true }, () => {
         ([zero]) => /generation 2/.test(zero?.notes ?? ""),
       );
       assert.throws(() => checkCalm(accounts), { message: /^trouble: made the turn, generation 2$/ });
+    });
+
+    test("one that keeps the turn does not keep a node from ending that is told to stop", async () => {
+      const accounts = await ringWith((meaning, send) => {
+        if (meaning.kind !== "turn") honest(meaning, send);
+      }, lastReported);
+      assert.doesNotMatch(accounts[0]?.notes ?? "", /generation 2/, "it had no turn to end the ring with");
     });
 
     test("one that passes the turn on twice: the second is removed, and there is never another", async () => {

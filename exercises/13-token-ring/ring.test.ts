@@ -226,7 +226,8 @@ describe("rings of the real program", { concurrency: 4 }, () => {
       { idDestination: 0, text: "to myself" },
       { idDestination: 1, text: "to nobody" },
     ];
-    await ring.start(0, ["--finish-after-idle", 2], toSend);
+    const running = await ring.start(0, ["--finish-after-idle", 2, "--port", 0], toSend);
+    assert.ok(running.port > 0, "any free one, instead of the configuration's");
     assert.deepEqual(await endOf(ring), [0]);
     assert.deepEqual(printedBy(ring, 0), [
       "received from 0: to myself",
