@@ -3,7 +3,7 @@
  * when they are, and those on which predecessors send to it.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import type { Connection } from "../../shared/connection.ts";
+import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
@@ -68,7 +68,7 @@ export function successorLink(options: LinksOptions): SuccessorLink {
     let connection: Connection | undefined;
     try {
       connection = await connect({ ...address, timeoutMs: CONNECT_TIMEOUT_MS, signal });
-      connection.timeoutMs = SILENCE_MS;
+      connection.timeoutMs = SILENCE_MS / 2;
       await connection.write(probe(to));
       await answer(connection, to);
       return { id: to, connection, lost: watch(connection, to) };
@@ -81,7 +81,12 @@ export function successorLink(options: LinksOptions): SuccessorLink {
   }
 
   async function answer(connection: Connection, from: number): Promise<void> {
-    const frame = await connection.readPdu(Frame, MAX_FRAME_BYTES);
+    const read = () => connection.readPdu(Frame, MAX_FRAME_BYTES);
+    // Two waits, not one: when this process has been held up, the first ends before what has arrived is looked at.
+    const frame = await read().catch((error: unknown) => {
+      if (error instanceof TimeoutError) return read();
+      throw error;
+    });
     if (frame === undefined) throw new Failure("the successor closed the link");
     const meaning = understand(frame);
     if (meaning.kind !== "probe" || meaning.idSource !== from)
