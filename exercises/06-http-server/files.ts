@@ -18,7 +18,8 @@ import {
 } from "node:fs";
 import { relative, sep } from "node:path";
 import { Failure, isFailure } from "../../shared/errors.ts";
-import { formatDate, mediaType, type Target, type Validators } from "./protocol.ts";
+import { formatDate } from "../../shared/http-serving.ts";
+import { mediaType, type Target, type Validators } from "./protocol.ts";
 
 /** What is kept in memory: files up to this size, this many of them, 64 MiB in all. */
 export const SMALL_FILE_BYTES = 64 * 1024;

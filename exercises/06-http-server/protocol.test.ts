@@ -2,15 +2,13 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Fields, HttpError, parseRequest } from "../../shared/http.ts";
+import { formatDate, logLine, parseDate } from "../../shared/http-serving.ts";
 import {
   checkMethod,
   evaluateConditions,
   folderLocation,
-  formatDate,
-  logLine,
   MAX_RANGES,
   mediaType,
-  parseDate,
   parseRanges,
   parseTarget,
   wantedRanges,

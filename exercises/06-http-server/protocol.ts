@@ -2,31 +2,14 @@
  * What a request for a file means (RFC 9110): its target, its conditions, its ranges. Pure rules over texts and
  * times; the syntax of messages is in `shared/http.ts`, what lies on the disk in `files.ts`.
  */
+import { extname } from "node:path";
+import { contentType } from "mime-types";
 import type { Dissector } from "../../shared/describe.ts";
 import { type Fields, HttpError, type RequestHead } from "../../shared/http.ts";
+import { formatDate, parseDate } from "../../shared/http-serving.ts";
 
 export const HTTP_PORT = 10_600;
 export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [HTTP_PORT] }];
-
-/** RFC 9110 §15. */
-export const REASONS: Readonly<Record<number, string>> = {
-  200: "OK",
-  206: "Partial Content",
-  301: "Moved Permanently",
-  304: "Not Modified",
-  400: "Bad Request",
-  404: "Not Found",
-  405: "Method Not Allowed",
-  408: "Request Timeout",
-  412: "Precondition Failed",
-  413: "Content Too Large",
-  414: "URI Too Long",
-  416: "Range Not Satisfiable",
-  417: "Expectation Failed",
-  431: "Request Header Fields Too Large",
-  501: "Not Implemented",
-  505: "HTTP Version Not Supported",
-};
 
 export const ALLOWED = ["GET", "HEAD"];
 /** Known, but not for files that are only read: 405. Any other is unknown: 501 (RFC 9110 §9.1). */
@@ -83,56 +66,8 @@ function decodeUtf8(encoded: string): string {
 export const folderLocation = ({ path, query }: Target) =>
   `/${path.split("/").map(encodeURIComponent).join("/")}/${query}`;
 
-/** Text is UTF-8 here; what is not listed is bytes, which a browser saves instead of guessing (RFC 9110 §8.3). */
-const MEDIA_TYPES: Readonly<Record<string, string>> = {
-  html: "text/html; charset=utf-8",
-  htm: "text/html; charset=utf-8",
-  css: "text/css; charset=utf-8",
-  js: "text/javascript; charset=utf-8",
-  mjs: "text/javascript; charset=utf-8",
-  txt: "text/plain; charset=utf-8",
-  md: "text/markdown; charset=utf-8",
-  csv: "text/csv; charset=utf-8",
-  xml: "text/xml; charset=utf-8",
-  json: "application/json",
-  pdf: "application/pdf",
-  zip: "application/zip",
-  gz: "application/gzip",
-  wasm: "application/wasm",
-  svg: "image/svg+xml",
-  png: "image/png",
-  jpg: "image/jpeg",
-  jpeg: "image/jpeg",
-  gif: "image/gif",
-  webp: "image/webp",
-  avif: "image/avif",
-  ico: "image/x-icon",
-  woff: "font/woff",
-  woff2: "font/woff2",
-  mp3: "audio/mpeg",
-  ogg: "audio/ogg",
-  mp4: "video/mp4",
-  webm: "video/webm",
-};
-
-export const mediaType = (name: string) =>
-  MEDIA_TYPES[/\.([^.]+)$/.exec(name)?.[1]?.toLowerCase() ?? ""] ?? "application/octet-stream";
-
-/** IMF-fixdate (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`. */
-export const formatDate = (timeMs: number) => new Date(timeMs).toUTCString();
-
-const DATES = [
-  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (\w{3}) \d{4} \d\d:\d\d:\d\d GMT$/,
-  /^(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d\d-(\w{3})-\d\d \d\d:\d\d:\d\d GMT$/, // obsolete: RFC 850
-  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (\w{3}) [ \d]\d \d\d:\d\d:\d\d \d{4}$/, // obsolete: C's asctime()
-];
-
-/** Milliseconds since 1970; `undefined` for what is no HTTP date. All three forms are to be read. */
-export function parseDate(text: string): number | undefined {
-  if (!DATES.some((form) => form.test(text))) return undefined;
-  const timeMs = Date.parse(text.endsWith("GMT") ? text : `${text} GMT`);
-  return Number.isNaN(timeMs) ? undefined : timeMs;
-}
+/** Text is UTF-8 here; what is not known is bytes, which a browser saves instead of guessing (RFC 9110 §8.3). */
+export const mediaType = (name: string) => contentType(extname(name)) || "application/octet-stream";
 
 /** What tells one state of a file from another (RFC 9110 §8.8). */
 export interface Validators {
@@ -203,23 +138,3 @@ export function wantedRanges(
   const unchanged = ifRange === undefined || ifRange === etag || ifRange === formatDate(modifiedMs);
   return unchanged ? parseRanges(range, sizeBytes) : undefined;
 }
-
-/** A line of an access log in the Combined Log Format of Apache and nginx; what a peer wrote cannot break its line. */
-export function logLine(
-  address: string,
-  timeMs: number,
-  head: RequestHead | undefined,
-  status: number,
-  bodyBytes: number,
-): string {
-  const [, weekday = "", day, month, year, clock] =
-    /^(\w+), (\d+) (\w+) (\d+) (\S+)/.exec(formatDate(timeMs)) ?? [];
-  const time = weekday && `${day}/${month}/${year}:${clock} +0000`;
-  const quote = (text = "-") => `"${text.replace(/["\\]|[^ -~]/g, escapeByte)}"`;
-  const request = head && `${head.method} ${head.target} HTTP/1.${head.minor}`;
-  const size = bodyBytes === 0 ? "-" : bodyBytes;
-  return `${address} - - [${time}] ${quote(request)} ${status} ${size} ${quote(head?.fields.get("Referer"))} ${quote(head?.fields.get("User-Agent"))}\n`;
-}
-
-const escapeByte = (character: string) =>
-  `\\x${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;

@@ -4,14 +4,13 @@ import { closeSync, readSync } from "node:fs";
 import type { Connection } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { encodeResponse, Fields, type RequestHead } from "../../shared/http.ts";
+import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
 import { type Files, openFile, type ServedFile } from "./files.ts";
 import {
   ALLOWED,
   evaluateConditions,
   folderLocation,
-  formatDate,
   type Range,
-  REASONS,
   type Target,
   wantedRanges,
 } from "./protocol.ts";
@@ -91,27 +90,13 @@ export function errorResponse(status: number, files: Files, fields: readonly Lin
       file: page,
     };
   }
-  const title = `${status} ${REASONS[status] ?? "Error"}`;
-  const html = `<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>${title}</title>\n<h1>${title}</h1>\n<p>${ADVICE[status] ?? "The request cannot be answered as it stands."}</p></html>\n`;
+  const html = statusPage(status, ADVICE[status] ?? "The request cannot be answered as it stands.");
   const allow: Line[] = status === 405 ? [["Allow", ALLOWED.join(", ")]] : [];
   return {
     status,
     fields: [["Content-Type", "text/html; charset=utf-8"], ...allow, ...fields],
-    body: [Buffer.from(html)],
+    body: [html],
   };
-}
-
-/** The time of day in the `Date` field has seconds, so it is made once a second. */
-let date = "";
-let dateUntilMs = 0;
-function currentDate(): string {
-  const now = Date.now();
-  // A clock that was set back is followed, too.
-  if (now >= dateUntilMs || now < dateUntilMs - 1000) {
-    date = formatDate(now);
-    dateUntilMs = now - (now % 1000) + 1000;
-  }
-  return date;
 }
 
 const headOf = (response: Response, connectionOption?: string): Buffer => {

@@ -1,15 +1,16 @@
 /** An HTTP/1.1 server for files (RFC 9110, RFC 9112) on plain sockets. */
 import cluster from "node:cluster";
-import { createWriteStream, type WriteStream } from "node:fs";
+import type { WriteStream } from "node:fs";
 import { integer, optional, setting, text } from "../../shared/config.ts";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
-import { explain, Failure } from "../../shared/errors.ts";
+import { explain } from "../../shared/errors.ts";
 import { HttpError, persists, type RequestHead, requestReader } from "../../shared/http.ts";
 import { type Framing, readBody, requestFraming } from "../../shared/http-body.ts";
+import { logLine, openLog } from "../../shared/http-serving.ts";
 import { type Context, listenAt, program, projectFile } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
 import { Files } from "./files.ts";
-import { checkMethod, HTTP_PORT, logLine, parseTarget, type Target } from "./protocol.ts";
+import { checkMethod, HTTP_PORT, parseTarget, type Target } from "./protocol.ts";
 import { bodyBytes, errorResponse, plainResponse, type Response, respond, send } from "./respond.ts";
 import { runWorkers } from "./workers.ts";
 
@@ -167,16 +168,6 @@ function logAccess(
   if (accessLog === undefined) return;
   const address = peer.slice(0, peer.lastIndexOf(":")).replace(/[[\]]/g, "");
   accessLog.write(logLine(address, Date.now(), head, status, sizeBytes));
-}
-
-async function openLog(path: string): Promise<WriteStream> {
-  const stream = createWriteStream(path, { flags: "a" });
-  await new Promise((resolve, reject) => stream.once("open", resolve).once("error", reject)).catch(
-    (error: unknown) => {
-      throw new Failure(`cannot write ${path}`, { cause: error });
-    },
-  );
-  return stream;
 }
 
 const seconds = integer(1, 86_400);
