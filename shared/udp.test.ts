@@ -1,7 +1,9 @@
 import { strict as assert } from "node:assert";
 import { createSocket, type RemoteInfo } from "node:dgram";
+import dns from "node:dns/promises";
 import { getEventListeners } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { test } from "node:test";
@@ -333,6 +335,47 @@ test("IPv6: addresses in brackets", ipv6, async () => {
 test("a server on :: answers both IPv6 and IPv4", ipv6, async () => {
   await using serving = await Serving.start(echo, { host: "::" });
   for (const host of ["::1", LOOPBACK]) assert.equal(await serving.ask({ host }), "hello");
+});
+
+const otherAddress = Object.values(networkInterfaces())
+  .flatMap((infos) => infos ?? [])
+  .find(({ family, internal }) => family === "IPv4" && !internal)?.address;
+const twoAddresses = otherAddress === undefined ? { skip: "this machine has one address only" } : {};
+
+for (const host of ["0.0.0.0", ...(hasIpv6 ? ["::"] : [])]) {
+  test(`a server on ${host} answers from the address that was asked`, twoAddresses, async (t) => {
+    await using serving = await Serving.start(echo, { host });
+    const socket = createSocket("udp4");
+    t.after(() => socket.close());
+    socket.bind(0, LOOPBACK);
+    const answer = new Promise<RemoteInfo>((resolve) => socket.once("message", (_, from) => resolve(from)));
+    // Left to itself the system would answer a peer on the loopback from the loopback.
+    socket.send("hello", serving.server.port, otherAddress);
+    assert.equal((await within(answer, "an answer")).address, otherAddress);
+  });
+
+  test(`two servers on ${host} do not share a port`, async () => {
+    await using first = await Serving.start(echo, { host });
+    const { port } = first.server;
+    assert.match(await failure(Serving.start(echo, { host, port })), /address already in use/);
+    assert.match(await failure(Serving.start(echo, { port })), /address already in use/);
+  });
+}
+
+test("a name with two addresses: where nobody is at the first, the second is asked", async (t) => {
+  await using serving = await Serving.start(echo);
+  const addresses = ["127.0.0.77", LOOPBACK].map((address) => ({ address, family: 4 }));
+  t.mock.method(dns, "lookup", async () => addresses);
+  syncBuiltinESMExports();
+  t.after(() => {
+    t.mock.restoreAll();
+    syncBuiltinESMExports();
+  });
+  assert.equal(await serving.ask({ host: "two.example" }), "hello");
+  addresses.reverse();
+  assert.equal(await serving.ask({ host: "two.example" }), "hello");
+  await serving[Symbol.asyncDispose]();
+  assert.match(await failure(serving.ask({ host: "two.example" })), /two\.example.*connection refused/);
 });
 
 test("200 requests at once each get their own answer", async () => {

@@ -2,6 +2,7 @@
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
+import { networkInterfaces } from "node:os";
 import { formatAddress, TimeoutError } from "./connection.ts";
 import { explain, Failure, isFailure } from "./errors.ts";
 
@@ -27,34 +28,69 @@ export interface UdpServer {
   send(bytes: Buffer, to: { address: string; port: number }): void;
 }
 
-async function openSocket(host: string): Promise<{ socket: Socket; address: string }> {
-  const { address, family } = await lookup(host);
-  return { socket: createSocket({ type: family === 6 ? "udp6" : "udp4" }), address };
+async function openSocket(family: number, address: string, port: number, reuseAddr = false): Promise<Socket> {
+  const socket = createSocket({ type: family === 6 ? "udp6" : "udp4", reuseAddr });
+  try {
+    socket.bind({ address, port });
+    await once(socket, "listening");
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
 }
 
 /**
- * Calls `onDatagram` for each datagram, in order; a `Failure` that it throws costs one log line. Throws `Failure`, its
- * cause being the system's error.
+ * The sockets of a server: one, and where its address is a wildcard one more for each address of this machine. The
+ * system gives a datagram to the socket that has its destination, and so the answer leaves from there (RFC 1122
+ * §4.1.3.5); from the wildcard's own socket it would leave from an address of the system's choice.
+ */
+async function openSockets(host: string, port: number): Promise<[Socket, ...Socket[]]> {
+  const { address, family } = await lookup(host);
+  const exclusive = await openSocket(family, address, port);
+  if (address !== "0.0.0.0" && address !== "::") return [exclusive];
+  // Those that share a port must all allow it. This one did not: now it is known that nobody else has the port.
+  const { port: free } = exclusive.address();
+  exclusive.close();
+  await once(exclusive, "close");
+  const sockets: [Socket, ...Socket[]] = [await openSocket(family, address, free, true)];
+  for (const own of ownAddresses(family)) {
+    const socket = await openSocket(own.family, own.address, free, true).catch(() => undefined);
+    if (socket) sockets.push(socket); // else the wildcard's serves that address, too
+  }
+  return sockets;
+}
+
+/** `::` stands for the addresses of both families. */
+function ownAddresses(family: number): { address: string; family: number }[] {
+  const all = Object.entries(networkInterfaces()).flatMap(([name, infos = []]) =>
+    infos.map((info) => ({
+      address: info.family === "IPv6" && info.scopeid > 0 ? `${info.address}%${name}` : info.address,
+      family: info.family === "IPv6" ? 6 : 4,
+    })),
+  );
+  return all.filter((own) => family === 6 || own.family === 4);
+}
+
+/**
+ * Calls `onDatagram` for each datagram; those of one peer come in order. What `send` of its `server` sends leaves from
+ * the address to which the datagram came. A `Failure` that it throws costs one log line. Throws `Failure`, its cause
+ * being the system's error.
  */
 export async function bind(
   { host, port, signal, log }: BindOptions,
   onDatagram: (datagram: Buffer, from: RemoteInfo, server: UdpServer) => void,
 ): Promise<UdpServer> {
-  let opened: Awaited<ReturnType<typeof openSocket>> | undefined;
-  try {
-    opened = await openSocket(host);
-    opened.socket.bind({ address: opened.address, port });
-    await once(opened.socket, "listening");
-  } catch (error) {
-    opened?.socket.close();
+  const sockets = await openSockets(host, port).catch((error: unknown) => {
     throw new Failure(`cannot listen on ${formatAddress(host, port)}`, { cause: error });
-  }
-  const { socket } = opened;
+  });
+  const { address, port: bound } = sockets[0].address();
+  const closed = Promise.all(
+    sockets.map((socket) => new Promise<void>((resolve) => socket.once("close", resolve))),
+  ).then(() => {});
   const cannotSend = (bytes: Buffer, to: { address: string; port: number }, why: string) =>
     log(`${formatAddress(to.address, to.port)}: cannot send ${bytes.length} bytes: ${why}`);
-  const closed = new Promise<void>((resolve) => socket.once("close", resolve));
-  const { address, port: bound } = socket.address();
-  const server: UdpServer = {
+  const serverOf = (socket: Socket): UdpServer => ({
     url: `udp://${formatAddress(address, bound)}`,
     port: bound,
     closed,
@@ -66,19 +102,25 @@ export async function bind(
         if (error) cannotSend(bytes, to, explain(error));
       });
     },
-  };
-  socket.on("message", (datagram, from) => {
-    try {
-      onDatagram(datagram, from, server);
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      log(`${formatAddress(from.address, from.port)}: ${explain(error)}`);
-    }
   });
-  socket.on("error", (error) => log(explain(error)));
-  signal.addEventListener("abort", () => socket.close(), { once: true });
-  if (signal.aborted) socket.close();
-  return server;
+  for (const socket of sockets) {
+    const server = serverOf(socket);
+    socket.on("message", (datagram, from) => {
+      try {
+        onDatagram(datagram, from, server);
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        log(`${formatAddress(from.address, from.port)}: ${explain(error)}`);
+      }
+    });
+    socket.on("error", (error) => log(explain(error)));
+  }
+  const stop = () => {
+    for (const socket of sockets) socket.close();
+  };
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+  return serverOf(sockets[0]);
 }
 
 export interface RequestOptions<T> {
@@ -96,14 +138,33 @@ export interface RequestOptions<T> {
 
 /**
  * Asks one peer from a connected socket: the kernel drops what comes from anyone else, and a port where nobody
- * listens is reported (ICMP port unreachable, ECONNREFUSED). Throws `Failure`; no answer is a `TimeoutError`.
+ * listens is reported (ICMP port unreachable, ECONNREFUSED); then the next address of the name is asked, if it has
+ * one. Throws `Failure`; no answer is a `TimeoutError`.
  */
 export async function request<T>(options: RequestOptions<T>): Promise<T> {
-  const { host, port, accept, timeoutMs, retries = 0, signal } = options;
-  const name = formatAddress(host, port);
-  const { socket, address } = await openSocket(host).catch((error: unknown) => {
+  const { host, port } = options;
+  const addresses = await lookup(host, { all: true }).catch((error: unknown) => {
     throw new Failure(`cannot resolve ${host}`, { cause: error });
   });
+  for (const [i, { address, family }] of addresses.entries()) {
+    try {
+      return await requestFrom(createSocket(family === 6 ? "udp6" : "udp4"), address, options);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const isAnswer = error instanceof Failure; // or silence, or a stop: another address is no help
+      if (isAnswer || i === addresses.length - 1)
+        throw new Failure(`cannot get an answer from udp://${formatAddress(host, port)}`, { cause: error });
+    }
+  }
+  throw new Failure(`cannot resolve ${host}`);
+}
+
+/** Throws the system's error, or `Failure` where somebody is there but gives no answer. */
+async function requestFrom<T>(
+  socket: Socket,
+  address: string,
+  { port, request, accept, timeoutMs, retries = 0, signal }: RequestOptions<T>,
+): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   let stop = () => {};
   try {
@@ -126,14 +187,11 @@ export async function request<T>(options: RequestOptions<T>): Promise<T> {
       const ask = (triesLeft: number) => {
         if (triesLeft === 0)
           return reject(new TimeoutError(`nothing came within ${timeoutMs} ms (tries: ${retries + 1})`));
-        socket.send(options.request, (error) => error && reject(error));
+        socket.send(request, (error) => error && reject(error));
         timer = setTimeout(ask, timeoutMs, triesLeft - 1);
       };
       ask(retries + 1);
     });
-  } catch (error) {
-    if (!isFailure(error)) throw error;
-    throw new Failure(`cannot get an answer from udp://${name}`, { cause: error });
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", stop);

@@ -7,6 +7,7 @@ import { networkInterfaces } from "node:os";
 import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
+import { SMALL_SERVICES } from "../../shared/small-services.ts";
 import {
   needs,
   PATIENCE_MS,
@@ -21,7 +22,7 @@ import {
   within,
 } from "../../shared/testing.ts";
 import { inFlight } from "./in-flight.ts";
-import { difference, SMALL_SERVICES, whyRefused } from "./protocol.ts";
+import { difference, whyRefused } from "./protocol.ts";
 import { summary } from "./round-trips.ts";
 
 const FOLDER = "exercises/01-echo";

@@ -2,13 +2,14 @@
 import { randomInt } from "node:crypto";
 import strftime from "strftime";
 import { flag, integer, optional, setting, text } from "../../shared/config.ts";
-import { Failure, UsageError } from "../../shared/errors.ts";
+import { formatAddress } from "../../shared/connection.ts";
+import { Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { PduError } from "../../shared/pdu.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
 import { connect } from "../../shared/tcp.ts";
 import { request } from "../../shared/udp.ts";
 import { DAYTIME_PORT, offsetText, type Reply, readReply, requestFor } from "./protocol.ts";
-import { isLocale, localeTag, strftimeLocale } from "./regional.ts";
+import { isLocale, isoWeek, localeTag, strftimeLocale } from "./regional.ts";
 
 interface Peer {
   host: string;
@@ -54,9 +55,15 @@ async function askForLine({ host, port, timeout, retries }: Peer, tcp: boolean, 
     return printable(line);
   }
   await using connection = await connect({ host, port, timeoutMs: timeout, signal });
-  const line = await connection.readLine(MAX_FOREIGN_LINE_BYTES, "latin1");
-  if (line === undefined) throw new Failure(`${connection.peer} closed without a line`);
-  return printable(line);
+  signal.addEventListener("abort", () => connection.destroy());
+  try {
+    const line = await connection.readLine(MAX_FOREIGN_LINE_BYTES, "latin1");
+    if (line === undefined) throw new Failure("it closed without a line");
+    return printable(line);
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    throw new Failure(`no daytime from tcp://${formatAddress(host, port)}`, { cause: error });
+  }
 }
 
 const MAX_FOREIGN_LINE_BYTES = 512;
@@ -81,9 +88,16 @@ function asSentence(reply: Reply, locale: string): string {
 function asFormat(reply: Reply, locale: string, format: string): string {
   // The library reads a Date's local fields, and on a machine with DST an hour is missing from those each year.
   process.env["TZ"] = "UTC";
-  // %Z would be this machine's zone; it is to be the one asked for.
+  // The library's %Z would be this machine's zone, and it has no weeks of ISO 8601.
   const zone = reply.zone.replaceAll("%", "%%");
-  const ours = format.replace(/%[-_0:]*(.)/gs, (whole, letter) => (letter === "Z" ? zone : whole));
+  const week = isoWeek(localTime(reply));
+  const known: Readonly<Record<string, string>> = {
+    Z: zone,
+    V: week.week,
+    G: week.year,
+    g: week.year.slice(-2),
+  };
+  const ours = format.replace(/%[-_0:]*(.)/gs, (whole, letter) => known[letter] ?? whole);
   // Its declared types leave out that these can be chained.
   const inLocale = strftime.localize(strftimeLocale(locale)) as typeof strftime;
   return inLocale.timezone(reply.utcOffsetMinutes)(ours, new Date(reply.utcMs));

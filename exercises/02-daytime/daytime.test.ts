@@ -224,8 +224,8 @@ describe("the server", () => {
     needs("python3"),
     async (t) => {
       for (const [port, reason] of [
-        [0, /from port 0 /],
-        [19, /from port 19 \(character generator\)/],
+        [0, /from port 0, nobody's/],
+        [19, /from port 19, character generator/],
       ] as const) {
         const { code, stderr } = await runTool("python3", ["-c", FORGE, `${port}`, `${server.port}`]);
         if (code !== 0) return t.skip(`no raw sockets: ${stderr.trim().split("\n").at(-1)}`);
@@ -418,6 +418,7 @@ describe("the client", { concurrency: 2 }, () => {
       ],
       [["--format", "%c", "--locale", "en-US"], "Sat, Mar 07, 2026 11:30:05 PM -0300"],
       [["--format", "%x %X", "--locale", "de"], "07.03.2026 23:30:05"],
+      [["--format", "%G-W%V %g"], "2026-W10 26"],
       [
         ["--json"],
         '{"zone":"America/Argentina/Buenos_Aires","local":"2026-03-07T23:30:05.250-03:00","utc":"2026-03-08T02:30:05.250Z",' +
@@ -513,11 +514,34 @@ describe("the client", { concurrency: 2 }, () => {
       ask(silentPort, "--rfc867", "--tcp", "--timeout", "100"),
     ]);
     assert.equal(stalled.code, 1);
-    assert.match(stalled.stderr, /^error: .*(sent nothing for|no answer within) 100 ms$/m);
+    assert.match(
+      stalled.stderr,
+      /^error: .*tcp:\/\/127\.0\.0\.1:\d+: .*(sent nothing for|no answer within) 100 ms$/m,
+    );
     for (const { code, stdout } of [udp, tcp]) {
       assert.equal(code, 0);
       assert.match(stdout.replace("\n", "\r\n"), LINE);
     }
     assert.equal(bare.stdout, "?[2J12:00:00? ??\n");
+  });
+
+  test("stops waiting for a line at Ctrl-C", async (t) => {
+    const silent = createServer().listen(0, "127.0.0.1");
+    t.after(() => silent.close());
+    await once(silent, "listening");
+    const connected = once(silent, "connection");
+    const args = [
+      "--port",
+      (silent.address() as AddressInfo).port,
+      "--rfc867",
+      "--tcp",
+      "--timeout",
+      600_000,
+    ];
+    await using client = await start("exercises/02-daytime/client.ts", args, { servers: 0 });
+    await within(connected, "the client");
+    client.kill("SIGINT");
+    assert.deepEqual(await within(client.exited, "its end"), { code: 0, signal: null });
+    assert.equal(client.stderr, "");
   });
 });

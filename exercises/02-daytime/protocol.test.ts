@@ -17,7 +17,7 @@ import {
   readReply,
   requestFor,
 } from "./protocol.ts";
-import { daytimeLineIn, isLocale, shortTag, strftimeLocale, zoneAt } from "./regional.ts";
+import { daytimeLineIn, isLocale, isoWeek, shortTag, strftimeLocale, zoneAt } from "./regional.ts";
 
 const SEED = 867;
 const REPLY: Daytime = {
@@ -395,6 +395,14 @@ describe("languages", () => {
     };
     for (const [tag, short] of Object.entries(expected)) assert.deepEqual([tag, shortTag(tag)], [tag, short]);
     assert.deepEqual(["es-AR", "xx-YY", "not a tag", ""].map(isLocale), [true, false, false, false]);
+  });
+
+  test("weeks of ISO 8601, as date(1) has them", needs("date"), async () => {
+    const days = Array.from({ length: 40 * 366 }, (_, day) => Date.UTC(1999, 11, 25, 23) + day * 86_400_000);
+    const input = days.map((day) => `@${day / 1000}\n`).join("");
+    const { stdout } = await runTool("date", ["-u", "-f", "-", "+%V %G"], input);
+    const ours = days.map((day) => isoWeek(new Date(day))).map(({ week, year }) => `${week} ${year}\n`);
+    assert.equal(ours.join(""), stdout);
   });
 
   test("strftime gets the names and forms that a language uses", () => {

@@ -20,6 +20,7 @@ import {
   u64,
   type ValueOf,
 } from "../../shared/pdu.ts";
+import { SMALL_SERVICES } from "../../shared/small-services.ts";
 
 export const DAYTIME_PORT = 10_200;
 export const NTP_PORT = 123;
@@ -69,23 +70,13 @@ export type Arrival =
   | { kind: "daytime request" }
   | { kind: "dropped"; reason: string };
 
-/** Services that answer whatever they get: a reply to one of them would never be the last. */
-const SMALL_SERVICES: Readonly<Record<number, string>> = {
-  0: "nobody can be answered there",
-  7: "echo",
-  13: "daytime",
-  17: "quote of the day",
-  19: "character generator",
-  37: "time",
-};
-
 /**
  * A datagram of the PDU's length with its magic is ours, any other a request by RFC 867. What may itself be an
  * answer is dropped, so that no two servers can be set to answering each other by one forged datagram.
  */
 export function classify(datagram: Buffer, sourcePort: number): Arrival {
-  const service = SMALL_SERVICES[sourcePort];
-  if (service !== undefined) return { kind: "dropped", reason: `comes from port ${sourcePort} (${service})` };
+  const service = sourcePort === 0 ? "nobody's (RFC 768)" : SMALL_SERVICES.get(sourcePort);
+  if (service !== undefined) return { kind: "dropped", reason: `comes from port ${sourcePort}, ${service}` };
   const isOurs = datagram.length === Daytime.minSize && datagram.readUInt32BE(0) === MAGIC;
   if (!isOurs) {
     return isDaytimeLine(datagram)

@@ -155,6 +155,15 @@ function withoutAccents(text: string): string {
     .replace(/[ßæœøđłı]/gi, (letter) => LETTERS[letter.toLowerCase()] ?? letter);
 }
 
+/** Week and year of ISO 8601, of the UTC fields: a week belongs to the year in which its Thursday lies. */
+export function isoWeek(date: Date): { week: string; year: string } {
+  const thursday = new Date(date);
+  thursday.setUTCDate(date.getUTCDate() + 4 - (date.getUTCDay() || 7));
+  const year = thursday.getUTCFullYear();
+  const days = Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / DAY_MS);
+  return { week: String(Math.floor(days / 7) + 1).padStart(2, "0"), year: String(year) };
+}
+
 /** Names and usual forms of a language as npm's `strftime` wants them. */
 export function strftimeLocale(locale: string): Locale {
   const writer = (options: Intl.DateTimeFormatOptions) =>
