@@ -57,7 +57,7 @@ test("each floor of shared/ imports only from those below it", () => {
     ["errors", "fields", "octets", "pdu", "config"],
     ["connection"],
     ["tcp", "udp"],
-    ["http-body", "http", "http-serving"],
+    ["http-body", "http", "http-serving", "http-relay"],
     ["program"],
   ];
   for (const [floor, modules] of floors.entries()) {
