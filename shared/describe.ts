@@ -1,4 +1,5 @@
 /** A PDU's description (`shape`) as text for people: RFC-style bit diagrams and Markdown tables. */
+import { type Cell, draw, MAX_DRAWN_BITS } from "./diagram.ts";
 import type { Shape } from "./fields.ts";
 
 export type { Dissector, Ports } from "./dissector.ts";
@@ -138,30 +139,12 @@ function rowsOf(parts: readonly Part[], start: number | undefined): string[] {
   });
 }
 
-/** A field in a diagram; without `bits` it takes a row of its own. */
-interface Cell {
-  label: string;
-  bits?: number;
-}
-/** 32 bits of a diagram, and which field each of them belongs to. */
-interface Row {
-  cells: (Cell | undefined)[];
-  edge: "|" | "~" | "/";
-}
-const WIDTH = 32;
-/** Fixed fields that fill more rows than this are shown as one row, edged with `/`. */
-const MAX_ROWS = 4;
-const RULER = [
-  ` ${Array.from({ length: WIDTH }, (_, bit) => (bit % 10 === 0 ? bit / 10 : " ")).join(" ")}`.trimEnd(),
-  ` ${Array.from({ length: WIDTH }, (_, bit) => bit % 10).join(" ")}`,
-];
-
-/** Bits as RFCs draw them: 32 in a row; `~` edges a field of variable size, `/` one that is not drawn to scale. */
+/** The PDU, and each variant of a union in it, as RFCs draw bits. */
 export function diagram(shape: Shape): string {
   return wholeOf(shape)
     .map(({ heading, parts }) => {
-      const lines = draw(layOut(parts.flatMap(cellsOf)));
-      return [...(heading === "" ? [] : [heading, ""]), ...RULER, ...lines].join("\n");
+      const lines = draw(parts.flatMap(cellsOf));
+      return [...(heading === "" ? [] : [heading, ""]), ...lines].join("\n");
     })
     .join("\n\n");
 }
@@ -169,84 +152,5 @@ export function diagram(shape: Shape): string {
 function cellsOf({ name, label = name, bits, size, bitFields }: Part): Cell[] {
   if (bitFields !== undefined) return bitFields.map((field) => ({ label: field.name, bits: field.width }));
   if (bits === undefined) return [{ label: `${label} (${size})` }];
-  return [{ label: bits > MAX_ROWS * WIDTH ? `${label} (${bits / 8} bytes)` : label, bits }];
-}
-
-function layOut(cells: readonly Cell[]): Row[] {
-  const rows: Row[] = [];
-  let at = WIDTH;
-  const put = (cell: Cell, bits: number, edge: Row["edge"] = "|") => {
-    for (let left = bits; left > 0; ) {
-      if (at === WIDTH) {
-        rows.push({ cells: Array(WIDTH).fill(undefined), edge });
-        at = 0;
-      }
-      const fitting = Math.min(left, WIDTH - at);
-      rows.at(-1)?.cells.fill(cell, at, at + fitting);
-      at += fitting;
-      left -= fitting;
-    }
-  };
-  for (const cell of cells) {
-    if (cell.bits === undefined) {
-      at = WIDTH;
-      put(cell, WIDTH, "~");
-      continue;
-    }
-    const head = Math.min(cell.bits, WIDTH - at);
-    const tail = (cell.bits - head) % WIDTH;
-    if (cell.bits - head - tail <= MAX_ROWS * WIDTH) {
-      put(cell, cell.bits);
-      continue;
-    }
-    put(cell, head);
-    put(cell, WIDTH, "/");
-    put(cell, tail);
-  }
-  return rows;
-}
-
-function draw(rows: readonly Row[]): string[] {
-  const lines = rows.flatMap((row, i) => [lineAbove(rows[i - 1], row), lineOf(row)]);
-  lines.push(lineAbove(rows.at(-1), undefined));
-  for (const cell of new Set(rows.flatMap((row) => row.cells))) {
-    if (cell === undefined) continue;
-    const widths = rows.map(({ cells }) => cells.filter((other) => other === cell).length);
-    const width = Math.max(...widths);
-    const firstRow = widths.indexOf(width);
-    const lastRow = width === WIDTH ? widths.lastIndexOf(width) : firstRow;
-    // Separators and rows alternate: the middle of several rows may be a separator, which is blank there.
-    const line = firstRow + lastRow + 1;
-    const text = fitted(cell.label, 2 * width - 1);
-    const left = 2 * (rows[firstRow]?.cells.indexOf(cell) ?? 0) + 1;
-    const column = left + ((2 * width - 1 - text.length) >> 1);
-    const old = lines[line] ?? "";
-    lines[line] = old.slice(0, column) + text + old.slice(column + text.length);
-  }
-  return lines.map((line) => line.trimEnd());
-}
-
-function fitted(label: string, width: number): string {
-  if (width === 1) return label.slice(0, 1).toUpperCase();
-  if (label.length <= width) return label;
-  return label.slice(label.lastIndexOf(".") + 1).slice(0, width);
-}
-
-function lineOf({ cells, edge }: Row): string {
-  return Array.from({ length: WIDTH + 1 }, (_, bit) => {
-    const isEdge = bit === 0 || (bit === WIDTH && cells[WIDTH - 1] !== undefined);
-    if (isEdge) return edge;
-    return cells[bit - 1] === cells[bit] ? " " : "|";
-  }).join(" ");
-}
-
-/** A line wherever another field begins. */
-function lineAbove(above: Row | undefined, below: Row | undefined): string {
-  const isDrawn = (bit: number) => above?.cells[bit] !== below?.cells[bit];
-  const isEdge = (bit: number) =>
-    bit === 0 || (bit === WIDTH && (above?.cells[bit - 1] ?? below?.cells[bit - 1]) !== undefined);
-  return Array.from({ length: WIDTH + 1 }, (_, bit) => {
-    const corner = isEdge(bit) || isDrawn(bit - 1) || isDrawn(bit) ? "+" : " ";
-    return corner + (isDrawn(bit) ? "-" : " ");
-  }).join("");
+  return [{ label: bits > MAX_DRAWN_BITS ? `${label} (${bits / 8} bytes)` : label, bits }];
 }

@@ -684,6 +684,7 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
     const cases: [(string | number)[], number, RegExp][] = [
       [["--data", "x"], 1, /^error: cannot connect to 127.0.0.1:1: connection refused \(ECONNREFUSED\)/],
       [["--count", 2], 2, /^error: --count needs a --data that is not empty$/m],
+      [["--data", "x", "--interval", 2], 2, /^error: --interval needs --count$/m],
       [["--count", 0, "--data", "x"], 2, /^error: --count "0" is not a whole number from 1 up$/m],
     ];
     for (const [args, code, complaint] of cases) {

@@ -1,7 +1,7 @@
 /** Asking again and again, as ping does: the time of each round trip, and a summary, whatever carries it. */
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
-import { integer, optional, setting } from "../../shared/config.ts";
+import { integer, optional } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { median } from "../../shared/measure.ts";
 
@@ -10,13 +10,13 @@ export const LONGEST_MS = 2 ** 31 - 1;
 
 export const repetition = {
   count: optional(integer(1), "send --data so many times, and print each round trip's time"),
-  interval: setting(integer(0, LONGEST_MS), "milliseconds from one to the next", 0),
+  interval: optional(integer(0, LONGEST_MS), "with --count: milliseconds from one to the next"),
 };
 
 export interface RepeatOptions {
   count: number;
   /** From the start of one round trip to the start of the next. */
-  intervalMs: number;
+  intervalMs: number | undefined;
   signal: AbortSignal;
   log: (line: string) => void;
 }
@@ -26,7 +26,7 @@ export interface RepeatOptions {
  * to stop. Throws `Failure` when not all came back. Whatever ends it, the summary is given.
  */
 export async function repeat(
-  { count, intervalMs, signal, log }: RepeatOptions,
+  { count, intervalMs = 0, signal, log }: RepeatOptions,
   ask: () => Promise<number | undefined>,
 ): Promise<void> {
   const timesMs: number[] = [];

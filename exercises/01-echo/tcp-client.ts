@@ -97,6 +97,7 @@ await program({
     timeout: setting(integer(0, LONGEST_MS), "milliseconds to wait for the server (0 = for ever)", 5000),
   },
   async run({ host, port, data, count, interval, timeout }, { signal, log }) {
+    if (count === undefined && interval !== undefined) throw new UsageError("--interval needs --count");
     if (count !== undefined && !data) throw new UsageError("--count needs a --data that is not empty");
     const connection = await connect({ host, port, timeoutMs: timeout, signal });
     const message = Buffer.from(data ?? "");

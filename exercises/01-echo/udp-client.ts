@@ -101,6 +101,7 @@ await program({
     retries: setting(integer(0), "further tries for a datagram that does not come back", 0),
   },
   async run({ host, port, data, count, interval, timeout, retries }, { signal, log }) {
+    if (count === undefined && interval !== undefined) throw new UsageError("--interval needs --count");
     if (count !== undefined && data === undefined) throw new UsageError("--count needs --data");
     if (port === 0) throw new UsageError("--port 0 is nobody's");
     const message = Buffer.from(data ?? "");
