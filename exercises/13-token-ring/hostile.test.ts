@@ -242,6 +242,7 @@ describe("hostile and broken peers", { concurrency: true }, () => {
         debug: () => {},
         generation: () => 0,
         mayBypass: () => false,
+        isLeaving: () => false,
         onHeard: () => {},
         onSuccessor: () => {},
       };

@@ -32,6 +32,8 @@ export interface LinksOptions {
   generation: () => number;
   /** Has the ring been complete once? Until then the first successor is waited for. */
   mayBypass: () => boolean;
+  /** Then probes are not answered any more. */
+  isLeaving: () => boolean;
   /** A neighbour's probe said which generation it knows of, 0 for none. */
   onHeard: (generation: number) => void;
   onSuccessor: (id: number | undefined) => void;
@@ -171,7 +173,13 @@ export function successorLink(options: LinksOptions): SuccessorLink {
 /** Reads what a predecessor sends, to its end: a session of `serve()`. */
 export async function predecessorLink(
   connection: Connection,
-  { id, members, generation, onHeard }: Pick<LinksOptions, "id" | "members" | "generation" | "onHeard">,
+  {
+    id,
+    members,
+    generation,
+    isLeaving,
+    onHeard,
+  }: Pick<LinksOptions, "id" | "members" | "generation" | "isLeaving" | "onHeard">,
   onFrame: (meaning: Meaning) => void,
 ): Promise<void> {
   let predecessor: number | undefined;
@@ -190,6 +198,7 @@ export async function predecessorLink(
     if (!members.has(idSource)) throw new Failure(`station ${idSource} is not in the configuration`);
     predecessor = idSource;
     onHeard(meaning.generation);
+    if (isLeaving()) continue;
     await connection.write(
       encode(
         Frame,

@@ -1,9 +1,13 @@
 /** A station with its links and its clock: it runs until the ring ends, or its user has ended it. */
 import { setTimeout as delay } from "node:timers/promises";
+import type { Connection } from "../../shared/connection.ts";
 import type { Context } from "../../shared/program.ts";
 import { GRACE_MS, serve } from "../../shared/tcp.ts";
 import { type Address, type LinksOptions, predecessorLink, successorLink } from "./links.ts";
 import { type Action, createStation, type Event, type StationOptions } from "./station.ts";
+
+/** How long a node that leaves waits for its predecessors to close their links. */
+const LEAVE_MS = 300;
 
 export interface NodeOptions extends Omit<StationOptions, "members"> {
   /** Where each station listens, in the order of the ring; this one's port may be 0, any free one. */
@@ -57,6 +61,7 @@ export async function runNode(
       if (line !== undefined) print(line);
       else if (action.type === "send") links.send(action.meaning);
       else if (action.type === "note") debug(action.text);
+      else if (action.type === "leave") void leave();
       else if (action.type === "end") end();
     }
     clearTimeout(timer);
@@ -64,6 +69,16 @@ export async function runNode(
     if (waitMs < Number.POSITIVE_INFINITY)
       timer = setTimeout(dispatch, Math.max(1, waitMs), { type: "tick" });
   };
+
+  const predecessors = new Map<Connection, Promise<void>>();
+  let leaving = false;
+  /** What predecessors have sent is passed on before this node goes: the turn may be among it. */
+  async function leave(): Promise<void> {
+    leaving = true;
+    for (const connection of predecessors.keys()) connection.end();
+    await Promise.race([Promise.allSettled(predecessors.values()), delay(LEAVE_MS)]);
+    dispatch({ type: "stop" });
+  }
 
   const common: Omit<LinksOptions, "onSuccessor"> = {
     id,
@@ -73,11 +88,15 @@ export async function runNode(
     debug,
     generation: () => station.known,
     mayBypass: () => station.joined,
+    isLeaving: () => leaving,
     onHeard: (generation) => dispatch({ type: "heard", generation }),
   };
-  const server = await serve({ ...own, signal: closing.signal, log }, (connection) =>
-    predecessorLink(connection, common, (meaning) => dispatch({ type: "frame", meaning })),
-  );
+  const server = await serve({ ...own, signal: closing.signal, log }, async (connection) => {
+    if (leaving) return;
+    const session = predecessorLink(connection, common, (meaning) => dispatch({ type: "frame", meaning }));
+    predecessors.set(connection, session);
+    await session.finally(() => predecessors.delete(connection));
+  });
   members.set(id, { host: own.host, port: server.port });
   ready(server.url);
   const links = successorLink({

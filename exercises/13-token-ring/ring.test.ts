@@ -87,6 +87,24 @@ describe("rings of the real program", { concurrency: 4 }, () => {
     assert.deepEqual(new Set(codes), new Set([0, null]), "the killed ones have none");
   });
 
+  test("nodes leave a ring that turns as fast as it can, and return: the turn is never lost", async () => {
+    await using ring = await LocalRing.of([0, 1, 2, 3]);
+    const launch = (id: number) => ring.start(id, ["--idle-hold", 0]);
+    await Promise.all([0, 1, 2, 3].map(launch));
+    for (const leaver of [1, 2, 3, 1, 2, 3]) {
+      await ring.note(leaver, /^turn /m);
+      const bypassed = ring.note(leaver - 1, new RegExp(`^successor ${(leaver + 1) % 4}$`, "m"));
+      assert.equal(await ring.node(leaver).stop(), 0);
+      await bypassed;
+      await ring.note(0, /^turn generation=1 /m);
+      await launch(leaver);
+    }
+    await ring.note(3, /^turn generation=1 /m);
+    ring.node(0).kill("SIGINT");
+    await endOf(ring);
+    checkCalm(ring.accounts);
+  });
+
   test("messages all the while: none arrives twice, none that was reported delivered is lost", async (t) => {
     const seed = Number(process.env["NETLAB_SEED"] ?? randomInt(2 ** 31));
     t.diagnostic(`NETLAB_SEED=${seed}`);

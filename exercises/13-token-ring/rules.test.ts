@@ -15,8 +15,9 @@ function show(action: Action): string[] {
       return [`${action.outcome} to ${action.line.idDestination}: ${action.line.text}`];
     case "note":
       return [];
+    case "leave":
     case "end":
-      return ["end"];
+      return [action.type];
   }
 }
 
@@ -645,7 +646,7 @@ test("9.4: station 0, told to stop, ends the ring when it has the turn, though i
 test("9.4: another station, told to stop, leaves when it has passed its next turn, or its message's return", () => {
   const waiting = joinedStation();
   assert.deepEqual(waiting.tell({ type: "stop" }), []);
-  assert.deepEqual(waiting.gets(turn(1, 0, 2)), ["turn 1.0.2 1→2", "end"], "without the idle hold");
+  assert.deepEqual(waiting.gets(turn(1, 0, 2)), ["turn 1.0.2 1→2", "leave"], "without the idle hold");
   const holder = stationOf({ lines: lines(2, 3) });
   holder.gets(turn(1, 0, 1));
   assert.deepEqual(holder.tell({ type: "stop" }), []);
@@ -653,11 +654,25 @@ test("9.4: another station, told to stop, leaves when it has passed its next tur
     "delivered to 2: m1",
     "turn 1.0.1 1→2",
     "unsent to 3: m2",
-    "end",
+    "leave",
   ]);
   const idle = joinedStation({ idleHoldMs: 1000 });
   idle.gets(turn(1, 0, 2));
-  assert.deepEqual(idle.tell({ type: "stop" }), ["turn 1.0.2 1→2", "end"]);
+  assert.deepEqual(idle.tell({ type: "stop" }), ["turn 1.0.2 1→2", "leave"]);
+});
+
+test("9.4: a station that leaves passes on what still comes, a turn too, and ends when that was all", () => {
+  const one = joinedStation();
+  one.tell({ type: "stop" });
+  one.gets(turn(1, 0, 2));
+  assert.deepEqual(one.gets(message(0, 2, { round: 3 })), ["message 0→2 1 1 1 x"]);
+  assert.deepEqual(one.gets(message(0, 1, { round: 3, number: 2 })), [
+    "received from 0: x",
+    "message 0→1 A 1 2 1 x",
+  ]);
+  assert.deepEqual(one.gets(turn(1, 0, 3)), ["turn 1.0.3 1→2"]);
+  assert.deepEqual(one.tell({ type: "stop" }), ["end"]);
+  assert.deepEqual(one.gets(turn(1, 0, 4)), []);
 });
 
 test("9.4: told to stop before the ring was complete, a station ends at once", () => {

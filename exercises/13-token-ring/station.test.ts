@@ -24,6 +24,8 @@ interface Node {
   up: boolean;
   ended: boolean;
   leaving: boolean;
+  /** Has it passed its last turn on? Then nobody chooses it as successor any more. */
+  left: boolean;
   lines: Line[];
   /** While it is stopped: what has arrived, to be read when it goes on. */
   backlog: Event[] | undefined;
@@ -95,6 +97,7 @@ class Simulation {
       up: true,
       ended: false,
       leaving: false,
+      left: false,
       lines,
       backlog: undefined,
     });
@@ -169,8 +172,8 @@ class Simulation {
         for (const { id, station } of this.nodes.values()) {
           if (this.#linked(node.id, id)) this.#handle(node, { type: "heard", generation: station.known });
         }
-        const reachable = (node.station.joined ? order : order.slice(0, 1)).find((id) =>
-          this.#linked(node.id, id),
+        const reachable = (node.station.joined ? order : order.slice(0, 1)).find(
+          (id) => this.#linked(node.id, id) && !this.nodes.get(id)?.left,
         );
         const key =
           reachable === undefined ? undefined : reachable * 1000 + (this.nodes.get(reachable)?.life ?? 0);
@@ -220,7 +223,12 @@ class Simulation {
     else if (action.type === "reported")
       this.reports.push({ from: node.id, line: action.line, outcome: action.outcome });
     else if (action.type === "note") this.notes.push(`${Math.round(this.now)} ${node.id}: ${action.text}`);
-    else if (action.type === "end") {
+    else if (action.type === "leave") {
+      node.left = true;
+      this.rewire();
+      // By then all predecessors have noticed, and what they had sent has arrived.
+      this.at(NOTICE_MS + this.hopMs + 1, () => this.#handle(node, { type: "stop" }));
+    } else if (action.type === "end") {
       node.ended = true;
       this.rewire();
     } else this.#deliver(node, action.meaning);
@@ -363,6 +371,29 @@ test("a station that dies with the turn: within 5 s exactly one live station, th
         .every((id) => simulation.nodes.get(id)?.station.turn.generation === 2),
     );
     assert.equal(simulation.notes.filter((note) => note.includes("made the turn")).length, 2);
+  }
+});
+
+test("a station that leaves takes neither the turn nor a message with it", () => {
+  for (let seed = 1; seed <= 50; seed++) {
+    const simulation = new Simulation([0, 1, 2, 3], seed);
+    const leaver = 1 + (seed % 3);
+    // Without messages the turn is what comes to it next, with them a message.
+    const count = seed % 2 === 0 ? 0 : 500;
+    simulation.finishAfterIdle = count === 0 ? 200 : 3;
+    const lines = Array.from({ length: count }, (_, i) => (leaver + 1 + (i % 3)) % 4);
+    for (const id of [0, 1, 2, 3]) {
+      const own = lines.map((idDestination, i) => ({ idDestination, text: `${id}:${i}` }));
+      simulation.start(id, id === leaver ? [] : own);
+    }
+    simulation.run(2500 + seed * 7);
+    simulation.leave(leaver);
+    simulation.run(60_000, () => simulation.allEnded);
+    assert.ok(simulation.allEnded);
+    assert.equal(simulation.notes.filter((note) => note.includes("made the turn")).length, 1, `seed ${seed}`);
+    assert.ok(simulation.reports.every(({ outcome }) => outcome === "delivered"));
+    assert.equal(simulation.received.length, 3 * count);
+    checkDeliveries(simulation);
   }
 });
 

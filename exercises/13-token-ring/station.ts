@@ -41,6 +41,8 @@ export type Action =
   | { type: "send"; meaning: Meaning }
   | MessageAction
   | { type: "note"; text: string }
+  /** Predecessors are to be told that it goes; what they have sent comes still, and when that is all, a stop. */
+  | { type: "leave" }
   | { type: "end" };
 
 export interface Station {
@@ -65,6 +67,8 @@ export function createStation(options: StationOptions, startMs: number): Station
   let joined = false;
   let ended = false;
   let stopping = false;
+  /** Does it only pass on what still comes? */
+  let leaving = false;
   let hold: { sinceMs: number; sent: number } | undefined;
   let finishSentMs: number | undefined;
   let lastSeenMs = startMs;
@@ -174,7 +178,14 @@ export function createStation(options: StationOptions, startMs: number): Station
     hold = undefined;
     lastSeenMs = nowMs;
     quiet = true;
-    ended = stopping;
+    if (stopping) leave();
+  }
+
+  function leave(): void {
+    if (leaving) return;
+    leaving = true;
+    mailbox.close();
+    actions.push({ type: "leave" });
   }
 
   function sendAgain(nowMs: number): void {
