@@ -2,12 +2,15 @@
 import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
 import { host, Ini, integer, optional, port, setting, text } from "../../shared/config.ts";
+import { formatAddress } from "../../shared/connection.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { configFile, program } from "../../shared/program.ts";
 import type { Address } from "./links.ts";
 import { BASE_PORT, type Line, MAX_ID, parseMessages } from "./protocol.ts";
 import { runNode } from "./ring-node.ts";
 import { LOSS_TIMEOUT_MS } from "./station.ts";
+
+const MAX_PORT = 65_535;
 
 /** The stations of a configuration in its order: `[node0]` (or `[nodo0]`) and so on, the number being the id. */
 function readMembers(path: string): Map<number, Address> {
@@ -20,8 +23,14 @@ function readMembers(path: string): Map<number, Address> {
     if (members.has(id)) throw new UsageError(`${ini.where(section)} is node ${id} a second time`);
     const address = ini.section(section, {
       host: setting(host, "name or address of the node", "127.0.0.1"),
-      port: setting(port, "port of the node", (BASE_PORT + id) & 0xffff),
+      port: setting(port, "port of the node", BASE_PORT + id <= MAX_PORT ? BASE_PORT + id : undefined),
     });
+    for (const [other, { host, port }] of members) {
+      if (host === address.host && port === address.port)
+        throw new UsageError(
+          `${ini.where(section)} has the address of node ${other}, ${formatAddress(host, port)}`,
+        );
+    }
     members.set(id, address);
   }
   return members;
