@@ -1,6 +1,6 @@
 /** A station with its links and its clock: it runs until the ring ends, or its user has ended it. */
 import { setTimeout as delay } from "node:timers/promises";
-import type { Connection } from "../../shared/connection.ts";
+import { type Connection, formatAddress } from "../../shared/connection.ts";
 import type { Context } from "../../shared/program.ts";
 import { GRACE_MS, serve } from "../../shared/tcp.ts";
 import { type Address, type LinksOptions, predecessorLink, successorLink } from "./links.ts";
@@ -8,6 +8,9 @@ import { type Action, createStation, type Event, type StationOptions } from "./s
 
 /** How long a node that leaves waits for its predecessors to close their links. */
 const LEAVE_MS = 300;
+
+/** After this a node says what it still waits for. */
+const WAIT_MS = 3000;
 
 export interface NodeOptions extends Omit<StationOptions, "members"> {
   /** Where each station listens, in the order of the ring; this one's port may be 0, any free one. */
@@ -99,10 +102,23 @@ export async function runNode(
   });
   members.set(id, { host: own.host, port: server.port });
   ready(server.url);
+  let successor: number | undefined;
   const links = successorLink({
     ...common,
-    onSuccessor: (next) => dispatch({ type: "successor", id: next }),
+    onSuccessor(next) {
+      successor = next;
+      dispatch({ type: "successor", id: next });
+    },
   });
+  const waiting = setTimeout(() => {
+    if (station.joined) return;
+    const { host, port } = members.get(first) ?? own;
+    log(
+      successor === undefined
+        ? `waiting for station ${first}, which should be at ${formatAddress(host, port)}`
+        : `station ${first} is there; waiting until the ring is complete`,
+    );
+  }, WAIT_MS);
   const stop = () => {
     dispatch({ type: "stop" });
     // A turn that does not come in time is not waited for.
@@ -112,6 +128,7 @@ export async function runNode(
   if (signal.aborted) stop();
 
   await ended;
+  clearTimeout(waiting);
   closing.abort();
   await Promise.race([links.close(), delay(GRACE_MS / 4)]);
 }

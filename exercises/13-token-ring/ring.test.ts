@@ -105,6 +105,35 @@ describe("rings of the real program", { concurrency: 4 }, () => {
     checkCalm(ring.accounts);
   });
 
+  test("Ctrl-C at node 0 while the turn is lost ends the ring all the same", async () => {
+    await using ring = await LocalRing.of([0, 1, 2]);
+    await Promise.all([0, 1, 2].map((id) => ring.start(id, ["--idle-hold", id === 2 ? 400 : 5])));
+    await ring.note(2, /^turn /m);
+    ring.node(2).kill("SIGKILL");
+    ring.node(0).kill("SIGINT");
+    await endOf(ring);
+    assert.deepEqual(
+      [0, 1, 2].map((id) => ring.node(id).child.exitCode),
+      [0, 0, null],
+    );
+  });
+
+  test("a node that waits for others says so", async () => {
+    await using ring = await LocalRing.of([0, 1, 2]);
+    const quiet = (id: number) => ring.start(id, id === 0 ? ["--finish-after-idle", 1] : [], [], false);
+    await quiet(0);
+    const port = ring.members.get(1)?.port;
+    await ring
+      .node(0)
+      .output(
+        new RegExp(`^waiting for station 1, which should be at 127\\.0\\.0\\.1:${port}$`, "m"),
+        "stderr",
+      );
+    await quiet(1);
+    await quiet(2);
+    assert.deepEqual(await endOf(ring), zeros(3));
+  });
+
   test("messages all the while: none arrives twice, none that was reported delivered is lost", async (t) => {
     const seed = Number(process.env["NETLAB_SEED"] ?? randomInt(2 ** 31));
     t.diagnostic(`NETLAB_SEED=${seed}`);
@@ -316,6 +345,8 @@ describe("rings of the real program", { concurrency: 4 }, () => {
           "port.ini": "[node0]\n\n[node1]\nport = abc\n",
           "name.ini": "[node0]\n[nodex]\n",
           "twice.ini": "[node1]\n[nodo1]\n",
+          "same.ini": "[node0]\nport = 9\n[node1]\n[node2]\nport = 9\n",
+          "large.ini": "[node0]\n[node54236]\n",
         },
         async (path) => {
           await refused(["--id", 5, "--config", path("two.ini")], /^error: .*two\.ini: has no \[node5\]$/m);
@@ -331,6 +362,14 @@ describe("rings of the real program", { concurrency: 4 }, () => {
           await refused(
             ["--id", 1, "--config", path("twice.ini")],
             /twice\.ini:2: \[nodo1\] is node 1 a second time/,
+          );
+          await refused(
+            ["--id", 1, "--config", path("same.ini")],
+            /same\.ini:4: \[node2\] has the address of node 0, 127\.0\.0\.1:9$/m,
+          );
+          await refused(
+            ["--id", 0, "--config", path("large.ini")],
+            /large\.ini:2: \[node54236\] port is missing/,
           );
           await refused(
             ["--id", 1, "--config", path("none.ini")],

@@ -675,6 +675,19 @@ test("9.4: a station that leaves passes on what still comes, a turn too, and end
   assert.deepEqual(one.gets(turn(1, 0, 4)), []);
 });
 
+test("9.1: station 0, told to stop a second time, ends the ring without the turn", () => {
+  const zero = joinedStation({ id: 0, lines: [] });
+  zero.tell({ type: "stop" });
+  assert.deepEqual(zero.tell({ type: "stop" }), ["finish", "end"]);
+  const alone = joinedStation({ id: 0 });
+  alone.successor(undefined);
+  alone.tell({ type: "stop" });
+  assert.deepEqual(alone.tell({ type: "stop" }), ["end"], "there is nobody to tell");
+  const other = joinedStation();
+  other.tell({ type: "stop" });
+  assert.deepEqual(other.tell({ type: "stop" }), ["end"], "it is not for the others to end the ring");
+});
+
 test("9.4: told to stop before the ring was complete, a station ends at once", () => {
   for (const id of [0, 1]) assert.deepEqual(stationOf({ id, lines: [] }).tell({ type: "stop" }), ["end"]);
 });

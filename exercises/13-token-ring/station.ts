@@ -229,15 +229,23 @@ export function createStation(options: StationOptions, startMs: number): Station
     lastSeenMs = nowMs;
   }
 
+  function onStop(nowMs: number): void {
+    // Station 0 cannot wait for the turn any longer, and nobody else can end the ring.
+    if (stopping && id === 0 && joined && successor !== undefined) {
+      note("ended the ring, without waiting for the turn any longer");
+      finish(nowMs);
+    }
+    ended = stopping || !joined;
+    stopping = true;
+  }
+
   function handle(event: Event, nowMs: number): Action[] {
     actions = [];
     if (ended) return actions;
     if (event.type === "frame") onFrame(event.meaning, nowMs);
     else if (event.type === "successor") onSuccessor(event.id, nowMs);
-    else if (event.type === "stop") {
-      ended = stopping || !joined;
-      stopping = true;
-    } else if (event.type === "heard") onHeard(event.generation, nowMs);
+    else if (event.type === "stop") onStop(nowMs);
+    else if (event.type === "heard") onHeard(event.generation, nowMs);
     if (!ended) {
       useTurn(nowMs);
       claimIfLost(nowMs);
