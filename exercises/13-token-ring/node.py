@@ -36,7 +36,7 @@ async def read_frame(reader):
         raise ValueError(f"no frame has flags {flags:#04x} and length {length}")
     data = (await reader.readexactly(length)).decode()
     count = NUMBERS[kind]
-    pattern = " ".join(["(0|[1-9][0-9]{0,15})"] * count) + (" " if count == 5 else "$")
+    pattern = " ".join(["(0|[1-9][0-9]{0,15})"] * count) + (" " if count == 5 else r"\Z")
     found = re.match(pattern, data)
     numbers = [int(number) for number in found.groups()] if found else [2**53]
     if any(number >= 2**53 for number in numbers):

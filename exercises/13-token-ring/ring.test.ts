@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { randomInt } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -198,6 +198,13 @@ describe("rings of the real program", { concurrency: 4 }, () => {
         ring.start(3, [], [{ idDestination: 2, text: "to Python, too" }]),
       ]);
       await python.output(/undelivered/);
+      const malformed = connect({ port: ring.members.get(2)?.port ?? 0, host: "127.0.0.1" });
+      const bytes = Buffer.from(
+        "0000000000000002600000000130" + "000000000000000280000000063120302031" + "0a",
+        "hex",
+      );
+      malformed.on("error", () => {}).write(bytes);
+      await within(once(malformed.resume(), "close"), "the end of a link with a turn that ends in a newline");
       await ring.note(0, /^turn /m);
       ring.node(3).kill("SIGKILL"); // Python's successor
       await python.output(/^successor 0$/m, "stderr", BYPASS_MS);
