@@ -207,6 +207,21 @@ describe("hostile and broken peers", { concurrency: true }, () => {
     });
   });
 
+  test("a generation that a predecessor knows of is known from then on, and said to the next", async () => {
+    await using ring = await LocalRing.of([0, 1]);
+    const { port } = await ring.start(1);
+    for (const [told, answered] of [
+      [5, 5],
+      [3, 5],
+    ] as const) {
+      const socket = connectSocket({ port, host: "127.0.0.1" });
+      const answer = once(socket, "data");
+      socket.write(probe(0, 1, told));
+      assert.deepEqual((await within(answer, "an answer"))[0], probe(1, 0, answered));
+      socket.destroy();
+    }
+  });
+
   test("after all of that a ring still ends in order, and its turn was never lost", async () => {
     // A ring of its own: what is said above must not depend on the order in which it is tried.
     await using ring = await LocalRing.of([0, 1]);
@@ -296,6 +311,15 @@ describe("hostile and broken peers", { concurrency: true }, () => {
       assert.throws(() => checkDeliveries(accounts), {
         message: "reported delivered, which is not so: 0 to 1: m0",
       });
+    });
+
+    test("one that passes on a message twice, as if it were two, is found", async () => {
+      const accounts = await ringWith((meaning, send) => {
+        honest(meaning, send);
+        if (meaning.kind === "message" && meaning.text === "m1" && meaning.idSource === 0)
+          honest({ ...meaning, number: meaning.number + 1 }, send);
+      }, lastReported);
+      assert.throws(() => checkDeliveries(accounts), { message: "arrived 2 times: 0 to 2: m1" });
     });
 
     test("one that never passes the turn on is found by the turns that are made, one after the other", async () => {
