@@ -207,6 +207,18 @@ describe("hostile and broken peers", { concurrency: true }, () => {
     });
   });
 
+  test("two programs with one id: the successor of both says so", async () => {
+    await using ring = await LocalRing.of([0, 1]);
+    const { port } = await ring.start(1);
+    const twins = [0, 1].map(() => connectSocket({ port, host: "127.0.0.1" }));
+    const timer = setInterval(() => {
+      for (const twin of twins) twin.resume().write(probe(0, 1));
+    }, 50);
+    await ring.node(1).output(/^station 0 probes on two links: do two programs have its id\?$/m, "stderr");
+    clearInterval(timer);
+    for (const twin of twins) twin.destroy();
+  });
+
   test("a generation that a predecessor knows of is known from then on, and said to the next", async () => {
     await using ring = await LocalRing.of([0, 1]);
     const { port } = await ring.start(1);
@@ -254,7 +266,9 @@ describe("hostile and broken peers", { concurrency: true }, () => {
         first: 2,
         members,
         signal: closing.signal,
+        log: () => {},
         debug: () => {},
+        newest: new Map(),
         generation: () => 0,
         mayBypass: () => false,
         isLeaving: () => false,

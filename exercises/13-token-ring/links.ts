@@ -27,11 +27,14 @@ export interface LinksOptions {
   first: number;
   members: ReadonlyMap<number, Address>;
   signal: AbortSignal;
+  log: (line: string) => void;
   debug: (line: string) => void;
   /** The latest generation known here, which probes carry. */
   generation: () => number;
   /** Has the ring been complete once? Until then the first successor is waited for. */
   mayBypass: () => boolean;
+  /** The newest link of each predecessor, and when it began. */
+  newest: Map<number, { connection: Connection; sinceMs: number }>;
   /** Then probes are not answered any more. */
   isLeaving: () => boolean;
   /** A neighbour's probe said which generation it knows of, 0 for none. */
@@ -173,16 +176,11 @@ export function successorLink(options: LinksOptions): SuccessorLink {
 /** Reads what a predecessor sends, to its end: a session of `serve()`. */
 export async function predecessorLink(
   connection: Connection,
-  {
-    id,
-    members,
-    generation,
-    isLeaving,
-    onHeard,
-  }: Pick<LinksOptions, "id" | "members" | "generation" | "isLeaving" | "onHeard">,
+  { id, members, log, generation, newest, isLeaving, onHeard }: Omit<LinksOptions, "first" | "onSuccessor">,
   onFrame: (meaning: Meaning) => void,
 ): Promise<void> {
   let predecessor: number | undefined;
+  let hasTwin = false;
   connection.timeoutMs = 4 * SILENCE_MS;
   for (;;) {
     const frame = await connection.readPdu(Frame, MAX_FRAME_BYTES);
@@ -196,6 +194,12 @@ export async function predecessorLink(
     const { idSource, idDestination } = meaning;
     if (idDestination !== id) throw new Failure(`station ${idDestination} is wanted, this is station ${id}`);
     if (!members.has(idSource)) throw new Failure(`station ${idSource} is not in the configuration`);
+    const { connection: other, sinceMs = 0 } = newest.get(idSource) ?? {};
+    if (predecessor === undefined) newest.set(idSource, { connection, sinceMs: performance.now() });
+    else if (other !== connection && !hasTwin && performance.now() > sinceMs + SILENCE_MS) {
+      hasTwin = true;
+      log(`station ${idSource} probes on two links: do two programs have its id?`);
+    }
     predecessor = idSource;
     onHeard(meaning.generation);
     if (isLeaving()) continue;
