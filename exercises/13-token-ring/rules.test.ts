@@ -490,6 +490,16 @@ test("5, 6.2, 7.2a, 8: a generation that a neighbour has had counts as known: no
   assert.deepEqual(one.gets(turn(4, 0, 1)), ["turn 4.0.1 1→2"]);
 });
 
+test("6.7: a holder that hears of a later generation gives its turn up, and what it has out", () => {
+  const one = stationOf({ lines: lines(2) });
+  one.gets(turn(1, 0, 1));
+  assert.ok(one.station.hasTurn);
+  assert.deepEqual(one.tell({ type: "heard", generation: 2 }), ["unconfirmed to 2: m1"]);
+  assert.ok(!one.station.hasTurn);
+  assert.deepEqual(one.gets(message(1, 2, { round: 1, acknowledged: true })), [], "it comes back too late");
+  assert.deepEqual(one.gets(turn(2, 0, 1)), ["turn 2.0.1 1→2"]);
+});
+
 test("8.2: a station that has not joined, and whose promise made it remove a claim, claims too: for a later generation", () => {
   const one = stationOf();
   one.gets(claim(2, 4)); // of a larger id: it goes no further

@@ -225,6 +225,11 @@ export function createStation(options: StationOptions, startMs: number): Station
   function onHeard(generation: number, nowMs: number): void {
     if (generation <= election.known) return;
     election.hear(generation);
+    if (hold) {
+      note(`gave up its turn: there is one of generation ${generation}`);
+      hold = undefined;
+      mailbox.giveUp();
+    }
     joined = true;
     lastSeenMs = nowMs;
   }
