@@ -318,6 +318,27 @@ test("status lines: reasons of any kind, an empty one, none; malformed ones are 
   }
 });
 
+test("a head is parsed in a time that grows with its length, not with the square of it", () => {
+  const costMs = (value: string) => {
+    const begin = performance.now();
+    for (const head of [`GET / HTTP/1.1\r\nHost: a\r\nX:${value}`, `HTTP/1.1 200 OK\r\nX:${value}`]) {
+      try {
+        (head.startsWith("GET") ? parseRequest : parseResponse)(head);
+      } catch (error) {
+        assert.ok(error instanceof HttpError);
+      }
+    }
+    return performance.now() - begin;
+  };
+  const size = 60_000;
+  const plainMs = Math.max(costMs("a".repeat(size)), 1);
+  const [blanks, pairs] = [" ".repeat(size), " a".repeat(size / 2)];
+  for (const value of [blanks, `${blanks}\x01`, `a${blanks}b`, `a${blanks}\x01`, `${pairs}\x01`]) {
+    const ratio = costMs(value) / plainMs; // some thousands where every blank begins a search of its own
+    assert.ok(ratio < 200, `${ratio.toFixed()} times a plain one`);
+  }
+});
+
 test("interim responses are heads of their own", async () => {
   await using ends = await pair();
   ends.socket.end("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");

@@ -32,10 +32,11 @@ const TARGET = /^(?:\/|[A-Za-z][A-Za-z0-9+.-]*:\/\/[^/?#]|\*$)/;
 const CONNECT_TARGET = /^[^/?#@]+:\d{1,5}$/;
 /** RFC 9112 §4. */
 const STATUS_LINE = /^HTTP\/(\d)\.(\d) ([1-9]\d\d)(?: ([\t -~\x80-\xff]*))?$/;
-/** RFC 9112 §5: no space before the colon; the value is visible characters with blanks between them. */
-const FIELD_LINE = new RegExp(
-  `^(${TOKEN}):[ \\t]*((?:[!-~\\x80-\\xff](?:[\\t -~\\x80-\\xff]*[!-~\\x80-\\xff])?)?)[ \\t]*$`,
-);
+/** RFC 9112 §5: no space before the colon; the value is visible characters and blanks. */
+const FIELD_LINE = new RegExp(`^(${TOKEN}):([\\t -~\\x80-\\xff]*)$`);
+// Looked for at the first blank of a run only: else a head of blanks would cost the square of its length.
+const OUTER_BLANKS = /^[ \t]+|(?<![ \t])[ \t]+$/g;
+const FOLD = /(?<![ \t])[ \t]*\r\n[ \t]+/g;
 
 /** Field lines in the order in which they came, with their names as they were written (RFC 9110 §5). */
 export class Fields implements Iterable<readonly [name: string, value: string]> {
@@ -103,7 +104,7 @@ export function parseFields(lines: readonly string[]): Fields {
       const match = FIELD_LINE.exec(line);
       if (match === null)
         throw new HttpError(400, `a malformed field line: ${JSON.stringify(line.slice(0, 60))}`);
-      return [match[1] ?? "", match[2] ?? ""] as const;
+      return [match[1] ?? "", (match[2] ?? "").replace(OUTER_BLANKS, "")] as const;
     }),
   );
 }
@@ -142,7 +143,7 @@ export function parseRequest(head: string): RequestHead {
 
 /** A folded field value (obs-fold) is joined with a space, as a client must (RFC 9112 §5.2). */
 export function parseResponse(head: string): ResponseHead {
-  const [line = "", ...fieldLines] = linesOf(head.replace(/[ \t]*\r\n[ \t]+/g, " "));
+  const [line = "", ...fieldLines] = linesOf(head.replace(FOLD, " "));
   const match = STATUS_LINE.exec(line);
   if (match === null)
     throw new HttpError(502, `a malformed status line: ${JSON.stringify(line.slice(0, 60))}`);
