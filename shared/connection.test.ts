@@ -703,6 +703,18 @@ test("looking before taking: peek, more, take; and what is not yet sent", async 
   assert.equal(pair.ours.unsentBytes, 0);
 });
 
+test("a deadline ends every wait, however busily the peer sends", async () => {
+  await using pair = await Pair.open();
+  pair.ours.deadline = performance.now() + 100;
+  const drip = setInterval(() => pair.peer.write("x"), 10);
+  await assert
+    .rejects(within(pair.ours.readLine(1_000_000), "the deadline"), TimeoutError)
+    .finally(() => clearInterval(drip));
+  pair.ours.deadline = Number.POSITIVE_INFINITY;
+  await pair.arrive("\n");
+  assert.match((await pair.ours.readLine(1_000_000)) ?? "", /^x+$/);
+});
+
 test("waits of different lengths on one connection each end in their own time", async () => {
   await using pair = await Pair.open();
   await assert.rejects(pair.ours.more(30), { message: "the peer sent nothing for 30 ms" });

@@ -44,6 +44,8 @@ export class Connection implements AsyncDisposable {
   readonly peer: string;
   /** How long any one wait may take, in milliseconds; 0 is for ever. May be changed between calls. */
   timeoutMs: number;
+  /** When every wait has ended, however busily the peer sends; by `performance.now()`. May be changed between calls. */
+  deadline = Number.POSITIVE_INFINITY;
   readonly #socket: Socket;
   #chunks: Buffer[] = [];
   #bufferedBytes = 0;
@@ -233,8 +235,9 @@ export class Connection implements AsyncDisposable {
   /** Waits until something has happened to those who wait; the caller looks whether it is what it wants. */
   #wait(waiting: Waiter[], complaint: string, limitMs = this.timeoutMs): Promise<boolean> {
     return new Promise((wake, fail) => {
-      const deadline = limitMs === 0 ? Number.POSITIVE_INFINITY : performance.now() + limitMs;
-      waiting.push({ wake, fail, deadline, limitMs, complaint });
+      const now = performance.now();
+      const deadline = Math.min(this.deadline, limitMs === 0 ? Number.POSITIVE_INFINITY : now + limitMs);
+      waiting.push({ wake, fail, deadline, limitMs: Math.round(deadline - now), complaint });
       if (deadline < this.#alarmAt) this.#setAlarm(deadline);
     });
   }

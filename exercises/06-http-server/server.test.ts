@@ -96,6 +96,13 @@ async function ask(target: string, lines: readonly string[] = [], method = "GET"
   assert.ok(answer !== undefined && others.length === 0, `${method} ${target}: one answer`);
   return answer;
 }
+/** What the server sends back for these bytes, until it closes. */
+async function raw(bytes: string): Promise<Buffer[]> {
+  const socket = connectSocket({ host: "127.0.0.1", port: server.port });
+  const received = socket.toArray();
+  socket.write(bytes);
+  return await within(received, "the end");
+}
 const statuses = (answers: readonly Answer[]) => answers.map(({ status }) => status);
 
 describe("what is served", () => {
@@ -129,6 +136,16 @@ describe("what is served", () => {
       const lines = ({ fields }: Answer) => [...fields.replace(["Date"])];
       assert.deepEqual([head.status, lines(head), head.body], [get.status, lines(get), ""], target);
       assert.ok(Number(get.fields.get("content-length")) > 0);
+    }
+    for (const [line, status] of [
+      ["Expect: magic", 417],
+      ["Content-Length: 9999999", 413],
+      ["Transfer-Encoding: gzip", 501],
+    ] as const) {
+      const head = await ask("/", [line], "HEAD");
+      assert.deepEqual([head.status, head.body], [status, ""]);
+      const text = Buffer.concat(await raw(`HEAD / HTTP/1.1\r\nHost: a\r\n${line}\r\n\r\n`)).toString();
+      assert.ok(text.endsWith("\r\n\r\n"), text);
     }
   });
 
@@ -549,6 +566,15 @@ describe("slow and many clients", () => {
     await using half = await client(own.port);
     await half.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
     assert.equal((await readAnswer(half))?.status, 408);
+    // However busily: what is sent drop by drop stands in the body, between its chunks, or behind them.
+    const chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (const start of ["ff\r\n", "3;", "0\r\nX: "]) {
+      await using dripping = await client(own.port);
+      await dripping.write(chunked + start);
+      const drip = setInterval(() => void dripping.write("a").catch(() => {}), 50);
+      assert.equal((await within(readAnswer(dripping), `a 408 for ${start}`))?.status, 408);
+      clearInterval(drip);
+    }
   });
 
   test("--max-connections: one more is closed, and there is room again when one has gone", async () => {

@@ -63,13 +63,15 @@ async function session(connection: Connection, site: Site): Promise<void> {
   connection.timeoutMs = site.headerTimeoutMs;
   const reader = requestReader(connection, { headMs: site.headerTimeoutMs });
   let request: Request | undefined;
+  let head: RequestHead | undefined;
   let isIdle = true;
   try {
     while (true) {
       isIdle = true;
+      head = undefined;
       if (connection.unreadBytes === 0 && !(await connection.more())) return;
       isIdle = false;
-      const head = reader.again() ?? (await reader.next());
+      head = reader.again() ?? (await reader.next());
       if (head === undefined) return;
       if (request?.head !== head) request = understand(head);
       if (request.isPlain && !site.context.signal.aborted && (await answerPlainly(connection, site, request)))
@@ -79,7 +81,7 @@ async function session(connection: Connection, site: Site): Promise<void> {
     }
   } catch (error) {
     if (isIdle && error instanceof TimeoutError) return;
-    await refuse(connection, site, error);
+    await refuse(connection, site, head, error);
   }
 }
 
@@ -126,13 +128,17 @@ async function dropBody(connection: Connection, framing: Framing, limitMs: numbe
   if (framing.kind === "none") return;
   if (framing.kind === "length" && framing.bytes > MAX_BODY_BYTES)
     throw new HttpError(413, "the body is too large");
-  const deadline = performance.now() + limitMs;
+  connection.deadline = performance.now() + limitMs; // holds between the chunks and behind them, too
   let sizeBytes = 0;
-  connection.timeoutMs = limitMs;
-  for await (const chunk of readBody(connection, framing)) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > MAX_BODY_BYTES) throw new HttpError(413, "the body is too large");
-    if (performance.now() > deadline) throw new TimeoutError(`the body took longer than ${limitMs} ms`);
+  try {
+    for await (const chunk of readBody(connection, framing)) {
+      sizeBytes += chunk.length;
+      if (sizeBytes > MAX_BODY_BYTES) throw new HttpError(413, "the body is too large");
+      if (performance.now() > connection.deadline)
+        throw new TimeoutError(`it took longer than ${limitMs} ms`);
+    }
+  } finally {
+    connection.deadline = Number.POSITIVE_INFINITY;
   }
 }
 
@@ -150,12 +156,17 @@ async function deliver(
   logAccess(connection, site, head, response.status, withBody ? bodyBytes(response) : 0);
 }
 
-/** Answers what was no request as far as it can be answered; the connection is closed after it. */
-async function refuse(connection: Connection, site: Site, error: unknown): Promise<void> {
+/** Answers what was no request, as far as it can be answered; the connection is closed after it. */
+async function refuse(
+  connection: Connection,
+  site: Site,
+  head: RequestHead | undefined,
+  error: unknown,
+): Promise<void> {
   const status = error instanceof TimeoutError ? 408 : error instanceof HttpError ? error.status : undefined;
   if (status === undefined) throw error;
   site.context.debug(`${connection.peer}: ${explain(error)}`);
-  await deliver(connection, site, undefined, errorResponse(status, site.files), false);
+  await deliver(connection, site, head, errorResponse(status, site.files), false);
 }
 
 function logAccess(
