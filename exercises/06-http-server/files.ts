@@ -11,13 +11,15 @@ import {
   constants,
   fstatSync,
   openSync,
+  readlinkSync,
   readSync,
   realpathSync,
   type Stats,
   statSync,
 } from "node:fs";
 import { relative, sep } from "node:path";
-import { Failure, isFailure } from "../../shared/errors.ts";
+import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { HttpError } from "../../shared/http.ts";
 import { formatDate } from "../../shared/http-serving.ts";
 import { mediaType, type Target, type Validators } from "./protocol.ts";
 
@@ -40,8 +42,12 @@ export interface ServedFile extends Validators {
   stats: Stats;
 }
 
-/** No rights, a loop of links: for a client, that is not there, either. What else goes wrong is no 404. */
+/** No rights, a loop of links: for a client, that is not there, either. */
 const ABSENT = ["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG"];
+
+/** What else goes wrong (no descriptor left, a disk that fails) is no 404: the client asked for the right thing. */
+const unreadable = (path: string, error: unknown) =>
+  isFailure(error) ? new HttpError(500, `cannot read ${path}: ${explain(error)}`) : error;
 
 /** The same file in the same state: a rename or a new link, too, sets ctime anew, and no program can set it back. */
 const isSame = (a: Stats, b: Stats) =>
@@ -67,7 +73,10 @@ export class Files {
     this.#indexName = indexName;
   }
 
-  /** The file that the target names; "folder" for one whose slash is missing. What cannot be had is not there. */
+  /**
+   * The file that the target names; "folder" for one whose slash is missing. What may not be had is not there.
+   * Throws `HttpError` 500 where the system fails.
+   */
   find({ path: name, isFolder }: Target): ServedFile | "folder" | undefined {
     // Put together without `join`, which would take it apart first: the parts are known to be clean.
     const path = this.#root + sep + (isFolder ? (name && name + sep) + this.#indexName : name);
@@ -80,7 +89,7 @@ export class Files {
       return kept !== undefined && isSame(kept.stats, stats) ? kept : this.#look(path);
     } catch (error) {
       if (isFailure(error) && ABSENT.includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
-      throw error;
+      throw unreadable(path, error);
     }
   }
 
@@ -91,38 +100,47 @@ export class Files {
 
   #look(path: string): ServedFile | undefined {
     this.#kept.delete(path);
-    const realPath = realpathSync(path);
-    if (!this.#isInside(realPath)) return undefined;
-    const file = describeFile(realPath);
+    const file = this.#describe(realpathSync.native(path));
     if (file === undefined || Date.now() - file.stats.ctimeMs < SETTLED_MS) return file;
     const [oldest] = this.#kept.keys();
     if (this.#kept.size >= MAX_KEPT && oldest !== undefined) this.#kept.delete(oldest);
     this.#kept.set(path, file);
     return file;
   }
+
+  /** Opened first and then described, so that all that is said is about one file, and that one lies in the root. */
+  #describe(path: string): ServedFile | undefined {
+    if (!this.#isInside(path)) return undefined;
+    const fd = openSync(path, OPEN_FLAGS);
+    try {
+      return this.#isInside(pathOf(fd, path)) ? describeOpened(fd, path) : undefined;
+    } finally {
+      closeSync(fd);
+    }
+  }
 }
 
 /** Without O_NONBLOCK, opening a pipe would wait for its other end; a link in the last place came after the check. */
 const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW;
 
-/** Opened first and then described, so that all that is said is about one file. A pipe or device is none. */
-function describeFile(path: string): ServedFile | undefined {
-  const fd = openSync(path, OPEN_FLAGS);
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile()) return undefined;
-    const content = stats.size <= SMALL_FILE_BYTES ? readWhole(fd, stats.size) : undefined;
-    const etag = `"${[stats.ino, stats.size, stats.mtimeMs * 1000, stats.ctimeMs * 1000].map((n) => Math.round(n).toString(36)).join("-")}"`;
-    const fields = [
-      ["Content-Type", mediaType(path)],
-      ["Last-Modified", formatDate(Math.min(stats.mtimeMs, Date.now()))],
-      ["ETag", etag],
-      ["Accept-Ranges", "bytes"],
-    ] as const;
-    return { path, sizeBytes: stats.size, etag, modifiedMs: stats.mtimeMs, fields, content, stats };
-  } finally {
-    closeSync(fd);
-  }
+/** Where what was opened really is, since a folder on the way can become a link after the check. Only Linux can tell. */
+function pathOf(fd: number, path: string): string {
+  return process.platform === "linux" ? readlinkSync(`/proc/self/fd/${fd}`) : path;
+}
+
+/** `undefined` for a pipe or device. */
+function describeOpened(fd: number, path: string): ServedFile | undefined {
+  const stats = fstatSync(fd);
+  if (!stats.isFile()) return undefined;
+  const content = stats.size <= SMALL_FILE_BYTES ? readWhole(fd, stats.size) : undefined;
+  const etag = `"${[stats.ino, stats.size, stats.mtimeMs * 1000, stats.ctimeMs * 1000].map((n) => Math.round(n).toString(36)).join("-")}"`;
+  const fields = [
+    ["Content-Type", mediaType(path)],
+    ["Last-Modified", formatDate(Math.min(stats.mtimeMs, Date.now()))],
+    ["ETag", etag],
+    ["Accept-Ranges", "bytes"],
+  ] as const;
+  return { path, sizeBytes: stats.size, etag, modifiedMs: stats.mtimeMs, fields, content, stats };
 }
 
 /** `undefined` where it has shrunk in between: then it is treated like a large one. */
@@ -131,10 +149,18 @@ function readWhole(fd: number, sizeBytes: number): Buffer | undefined {
   return readSync(fd, content, 0, sizeBytes, 0) === sizeBytes ? content : undefined;
 }
 
-/** A descriptor to read a large one with; `undefined` if there is no longer the same file. */
-export function openFile({ path, stats }: ServedFile): number | undefined {
-  const fd = openSync(path, OPEN_FLAGS);
-  if (isSame(fstatSync(fd), stats)) return fd;
-  closeSync(fd);
-  return undefined;
+/**
+ * A descriptor to read a large one with. It may have grown since: what was promised of it is still there, and a log
+ * that is being written could never be read otherwise. Throws `HttpError` 500 if it is no longer the same.
+ */
+export function openFile({ path, stats }: ServedFile): number {
+  try {
+    const fd = openSync(path, OPEN_FLAGS);
+    const now = fstatSync(fd);
+    if (now.ino === stats.ino && now.dev === stats.dev && now.size >= stats.size) return fd;
+    closeSync(fd);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  throw new HttpError(500, `${path} was replaced while it was asked for`);
 }

@@ -76,6 +76,7 @@ const ADVICE: Readonly<Record<number, string>> = {
   404: "There is nothing at this address.",
   405: "Files here can be read (GET, HEAD) and nothing else.",
   408: "The request took too long to arrive.",
+  500: "What is asked for cannot be read just now.",
   501: "This server does not know the method.",
 };
 
@@ -127,7 +128,7 @@ export function plainResponse(file: ServedFile): Buffer | undefined {
   return file.response.bytes;
 }
 
-/** Sends it; without the body for HEAD. Throws `Failure` if the file is no longer as it was described. */
+/** Sends it; without the body for HEAD. Throws `HttpError` if it cannot be sent, `Failure` if not to its end. */
 export async function send(
   connection: Connection,
   response: Response,
@@ -138,8 +139,8 @@ export async function send(
   const pieces = withBody ? body.map((piece) => fromMemory(piece, file?.content)) : [];
   if (pieces.every((piece) => Buffer.isBuffer(piece)))
     return connection.write(Buffer.concat([head, ...pieces]));
-  const fd = file && openFile(file);
-  if (fd === undefined) throw new Failure(`${file?.path} changed while it was asked for`);
+  if (file === undefined) throw new Error("a response with ranges of no file");
+  const fd = openFile(file);
   try {
     await sendPieces(connection, fd, [head, ...pieces]);
   } finally {

@@ -19,7 +19,7 @@ import type { Connection } from "../../shared/connection.ts";
 import { type ResponseHead, readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
 import { connect } from "../../shared/tcp.ts";
-import { needs, type Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
+import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
 
 const SERVER = "exercises/06-http-server/server.ts";
 const MEBIBYTE = 2 ** 20;
@@ -61,6 +61,8 @@ after(async () => {
   await server[Symbol.asyncDispose]();
   rmSync(folder, { recursive: true });
 });
+
+const GET = "GET /digits.txt HTTP/1.1\r\nHost: a\r\n\r\n";
 
 interface Answer extends ResponseHead {
   body: string;
@@ -207,6 +209,78 @@ describe("what is served", () => {
   });
 });
 
+/** Runs this text as a program beside the test. */
+const beside = (text: string, ...args: string[]) =>
+  new Running(process.execPath, ["-e", `const fs = require("node:fs");\n${text}`, ...args], {});
+
+describe("files that change meanwhile", () => {
+  test(
+    "a folder that becomes a link between the check and the opening does not lead outside",
+    onLinux,
+    async () => {
+      for (const name of ["turn/d", "elsewhere"]) mkdirSync(join(folder, name), { recursive: true });
+      writeFileSync(join(folder, "turn/d/x.txt"), "inside");
+      writeFileSync(join(folder, "elsewhere/x.txt"), "secret");
+      symlinkSync("../elsewhere", join(folder, "turn/.link"));
+      await using own = await start(SERVER, ["--root", join(folder, "turn"), "--port", 0]);
+      await using turner = beside(
+        `process.chdir(process.argv[1]);
+      console.log("begins");
+      while (true) {
+        for (const [from, to] of [["d", ".d"], [".link", "d"], ["d", ".link"], [".d", "d"]]) fs.renameSync(from, to);
+      }`,
+        join(folder, "turn"),
+      );
+      await turner.output(/begins/);
+      const bodies: Record<string, number> = {};
+      for (let i = 0; i < 100; i++) {
+        for (const { body } of await answersTo(`${GET.replace("digits", "d/x")}`.repeat(100), [], own.port))
+          bodies[body] = (bodies[body] ?? 0) + 1;
+      }
+      assert.ok((bodies["inside"] ?? 0) > 100, JSON.stringify(bodies));
+      assert.equal(bodies["secret"], undefined, JSON.stringify(bodies));
+    },
+  );
+
+  test("a file that grows all the time is served as far as it was when it was asked for", async () => {
+    put("growing.log", Buffer.alloc(100_000, "x"));
+    await using writer = beside(
+      `const fd = fs.openSync(process.argv[1], "a");
+      console.log("begins");
+      for (const end = Date.now() + 30_000; Date.now() < end; ) fs.writeSync(fd, "x");`,
+      join(root, "growing.log"),
+    );
+    await writer.output(/begins/);
+    const range = "GET /growing.log HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9\r\n\r\n";
+    const answers = await answersTo(range.repeat(3000));
+    assert.equal(answers.length, 3000);
+    assert.ok(answers.every(({ status, body }) => status === 206 && body === "xxxxxxxxxx"));
+  });
+
+  test("no descriptor left: 500, and 200 when there is one again", onLinux, async () => {
+    const limited = ["sh", "-c", 'ulimit -n 50 && exec "$@"', "sh"];
+    await using own = await start(SERVER, ["--root", root, "--port", 0], { wrapper: limited });
+    const clients: Connection[] = [];
+    const isServed = async () => {
+      const one = await client(own.port);
+      clients.push(one);
+      await one.write(GET).catch(() => {});
+      return (await readAnswer(one).catch(() => undefined)) !== undefined;
+    };
+    while (await isServed());
+    await clients[0]?.write(GET.replace("digits.txt", "large.bin"));
+    assert.equal((await readAnswer(clients[0] as Connection))?.status, 500);
+    await own.output(/cannot read .*large\.bin: too many open files/, "stderr");
+    for (const one of clients) one.destroy();
+    await within(
+      (async () => {
+        while ((await answersTo(GET, [], own.port).catch(() => [])).length === 0);
+      })(),
+      "a free descriptor",
+    );
+  });
+});
+
 describe("conditions and ranges", () => {
   test("304 by tag and by date, without a body; 412", async () => {
     const { fields } = await ask("/digits.txt");
@@ -309,8 +383,6 @@ describe("conditions and ranges", () => {
     assert.doesNotMatch(refused.stderr, /100 Continue/);
   });
 });
-
-const GET = "GET /digits.txt HTTP/1.1\r\nHost: a\r\n\r\n";
 
 describe("connections", () => {
   test("pipelined requests are answered in order, however they are split", async () => {

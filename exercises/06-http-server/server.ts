@@ -16,7 +16,7 @@ import { runWorkers } from "./workers.ts";
 
 /** A request has no business here with a body, so it is read and dropped; more than this is refused. */
 const MAX_BODY_BYTES = 1024 * 1024;
-/** For each chunk of a file that is sent, 1 MiB: the slowest client takes 3.5 kB/s. */
+/** For each chunk of a file that is sent, 256 KiB: the slowest client takes 0.9 kB/s. */
 const SEND_TIMEOUT_MS = 300_000;
 
 interface Site {
@@ -165,7 +165,8 @@ async function refuse(
 ): Promise<void> {
   const status = error instanceof TimeoutError ? 408 : error instanceof HttpError ? error.status : undefined;
   if (status === undefined) throw error;
-  site.context.debug(`${connection.peer}: ${explain(error)}`);
+  // Only 500 is trouble of ours.
+  site.context[status === 500 ? "log" : "debug"](`${connection.peer}: ${explain(error)}`);
   await deliver(connection, site, head, errorResponse(status, site.files), false);
 }
 
