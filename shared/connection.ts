@@ -78,6 +78,11 @@ export class Connection implements AsyncDisposable {
     return this.#socket.writableLength;
   }
 
+  /** What was written and the system has taken. */
+  get sentBytes(): number {
+    return this.#socket.bytesWritten - this.#socket.writableLength;
+  }
+
   /** What has arrived and was not yet taken. */
   get unreadBytes(): number {
     return this.#bufferedBytes;

@@ -1,6 +1,7 @@
 /** What every HTTP server of the lab says alike: dates, reason phrases, the page of an error, the access log. */
-import { createWriteStream, type WriteStream } from "node:fs";
-import { Failure } from "./errors.ts";
+import { open } from "node:fs/promises";
+import { Writable } from "node:stream";
+import { explain, Failure } from "./errors.ts";
 import type { RequestHead } from "./http.ts";
 
 /** RFC 9110 §15. */
@@ -38,10 +39,17 @@ const DATES = [
   /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (\w{3}) [ \d]\d \d\d:\d\d:\d\d \d{4}$/, // obsolete: C's asctime()
 ];
 
+const SHORT_YEAR = /(?<=-)\d\d(?= )/;
+/** The year that ends like this and lies at most 50 years ahead (RFC 9110 §5.6.7). */
+function fullYear(twoDigits: string): string {
+  const latest = new Date().getUTCFullYear() + 50;
+  return String(latest - ((latest - Number(twoDigits)) % 100));
+}
+
 /** Milliseconds since 1970; `undefined` for what is no HTTP date. All three forms are to be read. */
 export function parseDate(text: string): number | undefined {
   if (!DATES.some((form) => form.test(text))) return undefined;
-  const timeMs = Date.parse(text.endsWith("GMT") ? text : `${text} GMT`);
+  const timeMs = Date.parse(text.endsWith("GMT") ? text.replace(SHORT_YEAR, fullYear) : `${text} GMT`);
   return Number.isNaN(timeMs) ? undefined : timeMs;
 }
 
@@ -86,13 +94,31 @@ export function logLine(
 const escapeByte = (character: string) =>
   `\\x${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
 
-/** Opens a log that is only ever added to. Throws `Failure` where it cannot be written. */
-export async function openLog(path: string): Promise<WriteStream> {
-  const stream = createWriteStream(path, { flags: "a" });
-  await new Promise((resolve, reject) => stream.once("open", resolve).once("error", reject)).catch(
-    (error: unknown) => {
-      throw new Failure(`cannot write ${path}`, { cause: error });
-    },
-  );
-  return stream;
+/**
+ * Opens a log that is only ever added to. What the disk does not take is lost, and `complain` hears of the first line
+ * that is; as soon as there is room again, the log goes on. Throws `Failure` where it cannot be opened.
+ */
+export async function openLog(
+  path: string,
+  complain: (line: string) => void = (line) => process.stderr.write(`${line}\n`),
+): Promise<Writable> {
+  const file = await open(path, "a").catch((error: unknown) => {
+    throw new Failure(`cannot write ${path}`, { cause: error });
+  });
+  let isLosing = false;
+  const add = async (lines: Buffer, done: () => void) => {
+    try {
+      await file.appendFile(lines);
+      isLosing = false;
+    } catch (error) {
+      if (!isLosing) complain(`cannot write ${path}: ${explain(error)}; lines are lost`);
+      isLosing = true;
+    }
+    done();
+  };
+  return new Writable({
+    write: (line: Buffer, _encoding, done) => void add(line, done),
+    writev: (lines, done) => void add(Buffer.concat(lines.map(({ chunk }) => chunk)), done),
+    final: (done) => void file.close().then(() => done(), done),
+  });
 }

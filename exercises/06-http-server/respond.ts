@@ -100,7 +100,8 @@ export function errorResponse(status: number, files: Files, fields: readonly Lin
   };
 }
 
-const headOf = (response: Response, connectionOption?: string): Buffer => {
+/** Its head as it travels. */
+export const headOf = (response: Response, connectionOption?: string): Buffer => {
   const lines: Line[] = [["Date", currentDate()], ...response.fields];
   if (response.status !== 304) lines.push(["Content-Length", String(bodyBytes(response))]);
   if (connectionOption !== undefined) lines.push(["Connection", connectionOption]);

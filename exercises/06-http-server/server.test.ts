@@ -473,6 +473,7 @@ describe("connections", () => {
       assert.equal(answers[0]?.fields.get("connection"), "close");
       assert.ok(answers[0]?.fields.get("date"));
     }
+    assert.deepEqual(statuses(await answersTo(`GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n${GET}`)), [400]);
     for (const [method, status] of [
       ["DELETE", 405],
       ["TRACE", 405],
@@ -694,6 +695,21 @@ describe("the program", () => {
     for (const [i, line] of expected.entries())
       assert.match(lines[i] ?? "", new RegExp(`^127\\.0\\.0\\.1 - - ${time} ${line}$`));
     assert.equal(lines.length, expected.length);
+  });
+
+  test("--access-log: a download that was broken off has its line, too, with what was sent", async () => {
+    const path = join(folder, "broken.log");
+    await using own = await start(SERVER, ["--root", root, "--port", 0, "--access-log", path]);
+    const socket = connectSocket({ host: "127.0.0.1", port: own.port });
+    socket.on("error", () => {});
+    socket.write(GET.replace("digits.txt", "sparse.bin"));
+    await within(once(socket, "data"), "the beginning");
+    socket.resetAndDestroy();
+    await own.output(/reset/, "stderr");
+    assert.equal(await own.stop(), 0);
+    const [, sent] =
+      /"GET \/sparse.bin HTTP\/1.1" 200 (\d+|-) "-" "-"\n$/.exec(readFileSync(path, "utf8")) ?? [];
+    assert.ok(sent === "-" || Number(sent) < GIBIBYTE, `sent: ${sent}`);
   });
 
   test("--workers: several processes behind one port, one ready line, one end", onLinux, async () => {

@@ -1,6 +1,6 @@
 /** An HTTP/1.1 server for files (RFC 9110, RFC 9112) on plain sockets. */
 import cluster from "node:cluster";
-import type { WriteStream } from "node:fs";
+import type { Writable } from "node:stream";
 import { integer, optional, setting, text } from "../../shared/config.ts";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain } from "../../shared/errors.ts";
@@ -11,7 +11,7 @@ import { type Context, listenAt, program, projectFile } from "../../shared/progr
 import { serve } from "../../shared/tcp.ts";
 import { Files } from "./files.ts";
 import { checkMethod, HTTP_PORT, parseTarget, type Target } from "./protocol.ts";
-import { bodyBytes, errorResponse, plainResponse, type Response, respond, send } from "./respond.ts";
+import { bodyBytes, errorResponse, headOf, plainResponse, type Response, respond, send } from "./respond.ts";
 import { runWorkers } from "./workers.ts";
 
 /** A request has no business here with a body, so it is read and dropped; more than this is refused. */
@@ -21,7 +21,7 @@ const SEND_TIMEOUT_MS = 300_000;
 
 interface Site {
   files: Files;
-  accessLog: WriteStream | undefined;
+  accessLog: Writable | undefined;
   headerTimeoutMs: number;
   keepAliveTimeoutMs: number;
   context: Context;
@@ -118,7 +118,7 @@ async function answer(connection: Connection, site: Site, request: Request): Pro
     target instanceof HttpError
       ? errorResponse(target.status, site.files)
       : respond(site.files, head, target);
-  const goesOn = request.keepAlive && !unclear && !site.context.signal.aborted;
+  const goesOn = request.keepAlive && !unclear && response.status !== 400 && !site.context.signal.aborted;
   await deliver(connection, site, head, response, goesOn);
   return goesOn;
 }
@@ -152,7 +152,14 @@ async function deliver(
   const withBody = head?.method !== "HEAD";
   const option = goesOn ? (head?.minor === 0 ? "keep-alive" : undefined) : "close";
   connection.timeoutMs = SEND_TIMEOUT_MS;
-  await send(connection, response, { withBody, option });
+  const bytesBefore = connection.sentBytes + connection.unsentBytes;
+  try {
+    await send(connection, response, { withBody, option });
+  } catch (error) {
+    const sent = connection.sentBytes - bytesBefore - headOf(response, option).length;
+    if (!(error instanceof HttpError)) logAccess(connection, site, head, response.status, Math.max(0, sent));
+    throw error;
+  }
   logAccess(connection, site, head, response.status, withBody ? bodyBytes(response) : 0);
 }
 
@@ -200,7 +207,8 @@ await program({
   async run(settings, context) {
     const files = new Files(settings.root, settings.index);
     if (settings.workers > 1 && cluster.isPrimary) return runWorkers(settings.workers, context);
-    const accessLog = settings.accessLog === undefined ? undefined : await openLog(settings.accessLog);
+    const accessLog =
+      settings.accessLog === undefined ? undefined : await openLog(settings.accessLog, context.log);
     const site: Site = {
       files,
       accessLog,
