@@ -712,20 +712,34 @@ describe("the program", () => {
     assert.ok(sent === "-" || Number(sent) < GIBIBYTE, `sent: ${sent}`);
   });
 
-  test("--workers: several processes behind one port, one ready line, one end", onLinux, async () => {
-    await using own = await start(SERVER, ["--root", root, "--port", 0, "--workers", 2, "--verbose"]);
-    const [, pids = ""] = await own.output(/^workers: (.*)$/m, "stderr");
-    const answers = await Promise.all(Array.from({ length: 50 }, () => answersTo(GET, [], own.port)));
-    assert.ok(answers.every(([answer]) => answer?.body === "0123456789"));
-    assert.equal(own.urls.length, 1);
-    assert.equal(await own.stop(), 0);
-    for (const pid of pids.split(", ")) assert.throws(() => process.kill(Number(pid), 0), /ESRCH/);
-    await using other = await start(SERVER, ["--root", root, "--port", 0, "--workers", 2, "--verbose"]);
-    const [, [victim] = []] = [0, (await other.output(/^workers: (.*)$/m, "stderr"))[1]?.split(", ")];
-    process.kill(Number(victim), "SIGKILL");
-    assert.equal((await within(other.exited, "the end")).code, 1);
-    assert.match(other.stderr, /^error: a worker has ended/m);
-  });
+  test(
+    "--workers: several processes behind one port, one ready line, one end; one that dies is replaced",
+    onLinux,
+    async () => {
+      await using own = await start(SERVER, ["--root", root, "--port", 0, "--workers", 2, "--verbose"]);
+      const pids = () => [...own.stderr.matchAll(/^worker (\d+) serves$/gm)].map(([, pid]) => Number(pid));
+      const isServed = async () => {
+        const answers = await Promise.all(Array.from({ length: 50 }, () => answersTo(GET, [], own.port)));
+        return answers.every(([answer]) => answer?.body === "0123456789");
+      };
+      assert.ok(await isServed());
+      assert.equal(own.urls.length, 1);
+      const [victim = 0] = pids();
+      process.kill(victim, "SIGKILL");
+      await own.output(
+        new RegExp(`^worker ${victim} has ended \\(SIGKILL\\), another takes its place$`, "m"),
+        "stderr",
+      );
+      await own.output(/(?:^worker \d+ serves\n(?:.*\n)*?){3}/m, "stderr");
+      assert.ok(await isServed());
+      assert.equal(own.urls.length, 1);
+      assert.equal(await own.stop(), 0);
+      for (const pid of pids()) assert.throws(() => process.kill(pid, 0), /ESRCH/);
+      const { code, stderr } = await run(SERVER, ["--root", root, "--port", server.port, "--workers", 2]);
+      assert.equal(code, 1);
+      assert.match(stderr, /^error: a worker could not start \(exit code 1\)$/m);
+    },
+  );
 
   test("SIGTERM: what was asked for is still answered, an idle client sees the end, exit code 0", async () => {
     await using own = await start(SERVER, ["--root", root, "--port", 0]);

@@ -3,24 +3,41 @@ import cluster, { type Worker } from "node:cluster";
 import { Failure } from "../../shared/errors.ts";
 import type { Context } from "../../shared/program.ts";
 
-/** Runs this program again `count` times, and ends when all have ended; the loss of one is the end of all. */
-export async function runWorkers(count: number, { signal, ready, debug }: Context): Promise<void> {
-  const workers = Array.from({ length: count }, () => cluster.fork());
-  const stop = () => {
-    for (const worker of workers) worker.process.kill("SIGTERM");
+type WhenUp = (url: string, pid: number | undefined) => void;
+
+/** Runs this program again `count` times until it is stopped. One that ends is replaced, one that cannot start ends all. */
+export async function runWorkers(count: number, { signal, ready, log, debug }: Context): Promise<void> {
+  const failed = new AbortController();
+  const stopped = AbortSignal.any([signal, failed.signal]);
+  let missing = count;
+  const whenUp: WhenUp = (url, pid) => {
+    debug(`worker ${pid} serves`);
+    missing--;
+    if (missing === 0) ready(url);
   };
-  signal.addEventListener("abort", stop, { once: true });
-  const endings = workers.map(ending);
-  const firstEnd = Promise.race(endings);
+  const places = Array.from({ length: count }, () => fillPlace(stopped, whenUp, log));
   try {
-    const urls = await Promise.race([Promise.all(workers.map(listening)), firstEnd]);
-    debug(`workers: ${workers.map((worker) => worker.process.pid).join(", ")}`);
-    if (Array.isArray(urls)) ready(urls[0] ?? "");
-    const how = await firstEnd;
-    if (!signal.aborted) throw new Failure(`a worker has ended (${how})`);
+    await Promise.all(places);
   } finally {
-    stop();
-    await Promise.all(endings);
+    failed.abort();
+    await Promise.allSettled(places);
+  }
+}
+
+async function fillPlace(signal: AbortSignal, whenUp: WhenUp, log: Context["log"]): Promise<void> {
+  while (!signal.aborted) {
+    const worker = cluster.fork();
+    const { pid } = worker.process;
+    const stop = () => void worker.process.kill("SIGTERM");
+    signal.addEventListener("abort", stop, { once: true });
+    const end = ending(worker);
+    const url = await Promise.race([listening(worker), end.then(() => undefined)]);
+    if (url !== undefined) whenUp(url, pid);
+    const how = await end;
+    signal.removeEventListener("abort", stop);
+    if (signal.aborted) return;
+    if (url === undefined) throw new Failure(`a worker could not start (${how})`);
+    log(`worker ${pid} has ended (${how}), another takes its place`);
   }
 }
 
@@ -28,5 +45,5 @@ const listening = (worker: Worker) =>
   new Promise<string>((resolve) => worker.once("message", (url) => resolve(String(url))));
 const ending = (worker: Worker) =>
   new Promise<string>((resolve) =>
-    worker.once("exit", (code, signal) => resolve(`exit code ${code ?? signal}`)),
+    worker.once("exit", (code, signal) => resolve(signal ?? `exit code ${code}`)),
   );
