@@ -6,7 +6,6 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
-  statSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
@@ -15,11 +14,13 @@ import { connect as connectSocket, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import type { Page } from "playwright-core";
 import type { Connection } from "../../shared/connection.ts";
 import { type ResponseHead, readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
 import { connect } from "../../shared/tcp.ts";
 import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
+import { inBrowser } from "./screenshots.ts";
 
 const SERVER = "exercises/06-http-server/server.ts";
 const MEBIBYTE = 2 ** 20;
@@ -788,41 +789,40 @@ describe("the program", () => {
   });
 });
 
-describe("a real browser", () => {
+describe("a real browser", needs("chromium"), () => {
   const PUBLIC = join(import.meta.dirname, "public");
+  const styleOf = (page: Page, selector: string, property: string) =>
+    page.evaluate<string>(`getComputedStyle(document.querySelector("${selector}")).${property}`);
 
-  test("the page with its style and image, and the 404 page, in Chromium", needs("chromium"), async () => {
+  test("the page, its style, its image and the page for 404 are rendered; a reload is a 304", async () => {
     const path = join(folder, "browser.log");
     await using own = await start(SERVER, ["--root", PUBLIC, "--port", 0, "--access-log", path]);
-    const screenshot = async (target: string, file: string) => {
-      const profile = mkdtempSync(join(folder, "profile-"));
-      const flags = [
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "window-size=800,660",
-        `user-data-dir=${profile}`,
-        `screenshot=${file}`,
-      ];
-      await runTool("chromium", [
-        ...flags.map((flag) => `--${flag}`),
-        `http://127.0.0.1:${own.port}${target}`,
-      ]);
-      assert.ok(statSync(file).size > 5000, `${file}: ${statSync(file).size} bytes`);
-    };
-    await screenshot("/", join(folder, "index.png"));
-    await screenshot("/nothing-here", join(folder, "missing.png"));
-    assert.notDeepEqual(readFileSync(join(folder, "index.png")), readFileSync(join(folder, "missing.png")));
+    const url = `http://127.0.0.1:${own.port}`;
+    await inBrowser(async (page) => {
+      const problems: string[] = [];
+      page.on("requestfailed", (request) => problems.push(request.url()));
+      page.on("pageerror", (error) => problems.push(`${error}`));
+      assert.equal((await page.goto(`${url}/`))?.status(), 200);
+      assert.equal(await page.textContent("h1"), "It works");
+      assert.equal(await styleOf(page, "main", "borderTopColor"), "rgb(42, 127, 142)");
+      assert.ok((await page.evaluate<number>(`document.querySelector("img").naturalWidth`)) > 0, "the image");
+      await page.reload();
+      await page.click("a");
+      await page.waitForURL(`${url}/nothing-here`);
+      assert.equal(await page.textContent("h1"), "404: not found");
+      assert.equal(await styleOf(page, "main", "borderTopColor"), "rgb(181, 69, 44)");
+      // Its style is found from any depth.
+      assert.equal((await page.goto(`${url}/no/such/page`))?.status(), 404);
+      assert.equal(await styleOf(page, "main", "borderTopColor"), "rgb(181, 69, 44)");
+      assert.deepEqual(problems, []);
+    });
     assert.equal(await own.stop(), 0);
     const log = readFileSync(path, "utf8");
     for (const request of [
       '"GET / HTTP/1.1" 200',
       '"GET /style.css HTTP/1.1" 200',
       '"GET /segment.svg HTTP/1.1" 200',
+      '"GET / HTTP/1.1" 304',
       '"GET /nothing-here HTTP/1.1" 404',
     ]) {
       assert.ok(log.includes(request), `${request} in\n${log}`);
