@@ -108,10 +108,18 @@ async function startPeers(
   };
   await nginx("nginx", "");
   await nginx("nginx, open_file_cache", "open_file_cache max=1000; open_file_cache_valid 1s;");
-  const ours = await start("exercises/06-http-server/server.ts", ["--port", 0, "--root", root], {
-    wrapper: pin,
-  });
-  peers.push({ name: "ours", running: ours, port: ours.port });
+  const ours = async (name: string, ...args: (string | number)[]) => {
+    const running = await start(
+      "exercises/06-http-server/server.ts",
+      ["--port", 0, "--root", root, ...args],
+      {
+        wrapper: pin,
+      },
+    );
+    peers.push({ name, running, port: running.port });
+  };
+  await ours("ours");
+  await ours("ours, --file-cache 1", "--file-cache", 1);
   peers.push(
     await startTool("node:http, stat and stream", (port) => [
       ...pin,

@@ -4,7 +4,7 @@
  *
  * The system is asked on every request, and waited for, as nginx does unless told otherwise: `statSync` on a local
  * disk takes 0.7 µs, since it is answered from the kernel's memory, a trip through the thread pool 8 µs. The
- * price: a disk that hangs stops all clients of this process.
+ * price: a disk that hangs stops all clients of this process. With `--file-cache` it is asked less often.
  */
 import {
   closeSync,
@@ -40,6 +40,8 @@ export interface ServedFile extends Validators {
   /** The whole of a 200 response, and the `Date` in it, made once a second. */
   response?: { date: string; bytes: Buffer };
   stats: Stats;
+  /** Until when it is taken to be the same, by `performance.now()`. */
+  freshUntil: number;
 }
 
 /** No rights, a loop of links: for a client, that is not there, either. */
@@ -60,10 +62,11 @@ const isSame = (a: Stats, b: Stats) =>
 export class Files {
   readonly #root: string;
   readonly #indexName: string;
+  readonly #cacheMs: number;
   readonly #kept = new Map<string, ServedFile>();
 
-  /** Throws `Failure` if the root is no folder. */
-  constructor(root: string, indexName: string) {
+  /** `cacheMs` is for how long the disk is not asked again. Throws `Failure` if the root is no folder. */
+  constructor(root: string, indexName: string, cacheMs = 0) {
     try {
       this.#root = realpathSync(root);
     } catch (error) {
@@ -71,6 +74,7 @@ export class Files {
     }
     if (!statSync(this.#root).isDirectory()) throw new Failure(`cannot serve ${root}: it is not a directory`);
     this.#indexName = indexName;
+    this.#cacheMs = cacheMs;
   }
 
   /**
@@ -80,13 +84,16 @@ export class Files {
   find({ path: name, isFolder }: Target): ServedFile | "folder" | undefined {
     // Put together without `join`, which would take it apart first: the parts are known to be clean.
     const path = this.#root + sep + (isFolder ? (name && name + sep) + this.#indexName : name);
+    const kept = this.#kept.get(path);
+    if (kept !== undefined && this.#cacheMs > 0 && performance.now() < kept.freshUntil) return kept;
     try {
       const stats = statSync(path, { throwIfNoEntry: false });
       if (stats === undefined) return undefined;
       if (stats.isDirectory()) return isFolder || !this.#isInside(realpathSync(path)) ? undefined : "folder";
       if (!stats.isFile()) return undefined; // opening a pipe or a device can have effects of its own
-      const kept = this.#kept.get(path);
-      return kept !== undefined && isSame(kept.stats, stats) ? kept : this.#look(path);
+      if (kept === undefined || !isSame(kept.stats, stats)) return this.#look(path);
+      if (this.#cacheMs > 0) kept.freshUntil = performance.now() + this.#cacheMs;
+      return kept;
     } catch (error) {
       if (isFailure(error) && ABSENT.includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
       throw unreadable(path, error);
@@ -134,13 +141,14 @@ function describeOpened(fd: number, path: string): ServedFile | undefined {
   if (!stats.isFile()) return undefined;
   const content = stats.size <= SMALL_FILE_BYTES ? readWhole(fd, stats.size) : undefined;
   const etag = `"${[stats.ino, stats.size, stats.mtimeMs * 1000, stats.ctimeMs * 1000].map((n) => Math.round(n).toString(36)).join("-")}"`;
+  const modifiedMs = Math.min(stats.mtimeMs, Date.now()); // RFC 9110 §8.8.2.1: never in the future
   const fields = [
     ["Content-Type", mediaType(path)],
-    ["Last-Modified", formatDate(Math.min(stats.mtimeMs, Date.now()))],
+    ["Last-Modified", formatDate(modifiedMs)],
     ["ETag", etag],
     ["Accept-Ranges", "bytes"],
   ] as const;
-  return { path, sizeBytes: stats.size, etag, modifiedMs: stats.mtimeMs, fields, content, stats };
+  return { path, sizeBytes: stats.size, etag, modifiedMs, fields, content, stats, freshUntil: 0 };
 }
 
 /** `undefined` where it has shrunk in between: then it is treated like a large one. */

@@ -198,7 +198,14 @@ test("ranges", () => {
     ["bytes=", undefined],
     ["bytes=-", undefined],
     ["bytes=a-b", undefined],
-    ["bytes=0-1,", undefined],
+    [
+      "bytes=,0-1, ,8-9,",
+      [
+        [0, 2],
+        [8, 10],
+      ],
+    ],
+    ["bytes=,", undefined],
     ["bytes 0-1", undefined],
     ["lines=0-1", undefined],
     ["bytes=0-,0-", undefined],
@@ -211,7 +218,7 @@ test("ranges", () => {
       value,
     );
   }
-  assert.deepEqual(parseRanges("bytes=0-", 0), []);
+  for (const value of ["bytes=0-", "bytes=-1", "bytes=0-5"]) assert.equal(parseRanges(value, 0), undefined);
   const wanted = (lines: [string, string][], method = "GET") =>
     wantedRanges(
       { method, target: "/", minor: 1, fields: new Fields([["Range", "bytes=0-1"], ...lines]) },

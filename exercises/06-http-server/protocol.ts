@@ -107,12 +107,15 @@ export interface Range {
 /** More than these is a burden rather than a download: the whole file is sent instead (RFC 9110 §14.2). */
 export const MAX_RANGES = 16;
 
-/** The ranges of a `Range` field that lie in the file; none: 416. `undefined` where it is to be ignored. */
+/**
+ * The ranges of a `Range` field that lie in the file; none: 416. `undefined` where it is to be ignored: also for an
+ * empty file, as some clients ask for a range to be on the safe side, and no range could say that it is all there.
+ */
 export function parseRanges(value: string, sizeBytes: number): Range[] | undefined {
   const [, list] = /^bytes=(.*)$/i.exec(value) ?? [];
-  if (list === undefined) return undefined;
+  const specs = (list ?? "").split(",").flatMap((spec) => spec.trim() || []); // RFC 9110 §5.6.1.2: empty ones do not count
+  if (specs.length === 0 || sizeBytes === 0) return undefined;
   const ranges: Range[] = [];
-  const specs = list.split(",").map((spec) => spec.trim());
   for (const spec of specs) {
     const [, first = "", last = ""] = /^(\d*)-(\d*)$/.exec(spec) ?? [];
     if (first === "" && last === "") return undefined;

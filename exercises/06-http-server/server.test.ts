@@ -8,6 +8,7 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { connect as connectSocket, createServer, type Socket } from "node:net";
@@ -243,6 +244,33 @@ describe("files that change meanwhile", () => {
     },
   );
 
+  test("--file-cache: what was looked at is served for so long without another look, and not for longer", async () => {
+    await using own = await start(SERVER, ["--root", root, "--port", 0, "--file-cache", 1]);
+    const bodyNow = async () => (await answersTo(GET.replace("digits", "cached"), [], own.port))[0]?.body;
+    put("cached.txt", "old");
+    utimesSync(join(root, "cached.txt"), 1e9, 1e9);
+    for (const [last, next] of [
+      ["old", "new"],
+      ["new", "old"],
+    ] as const) {
+      // What has just changed is not kept yet, so several tries may be needed to see an old one.
+      let sawLast = false;
+      await within(
+        (async () => {
+          while (!sawLast) {
+            put("cached.txt", last);
+            while ((await bodyNow()) !== last);
+            for (const end = performance.now() + 300; performance.now() < end; ) await bodyNow();
+            put("cached.txt", next);
+            sawLast = (await bodyNow()) === last;
+          }
+          while ((await bodyNow()) !== next);
+        })(),
+        "the old one, then the new one",
+      );
+    }
+  });
+
   test("a file that grows all the time is served as far as it was when it was asked for", async () => {
     put("growing.log", Buffer.alloc(100_000, "x"));
     await using writer = beside(
@@ -301,6 +329,20 @@ describe("conditions and ranges", () => {
       200,
     );
     assert.equal((await ask("/digits.txt", ['If-Match: "x"'])).status, 412);
+    put("from-tomorrow.txt", "x");
+    utimesSync(join(root, "from-tomorrow.txt"), 4e9, 4e9);
+    // Until it is kept in memory, and its date with it.
+    const tomorrow = async () => {
+      const date = (await ask("/from-tomorrow.txt")).fields.get("last-modified") ?? "";
+      assert.ok(Date.parse(date) <= Date.now(), date);
+      return (await ask("/from-tomorrow.txt", [`If-Modified-Since: ${date}`])).status;
+    };
+    await within(
+      (async () => {
+        while ((await tomorrow()) !== 304);
+      })(),
+      "a 304",
+    );
     put("retagged.txt", "one");
     const before = (await ask("/retagged.txt")).fields.get("etag");
     put("retagged.txt", "two!");

@@ -198,6 +198,11 @@ await program({
     ...listenAt(HTTP_PORT),
     root: setting(text, "folder whose files are served", projectFile("exercises/06-http-server/public")),
     index: setting(text, "file that stands for its folder", "index.html"),
+    fileCache: setting(
+      integer(0, 86_400),
+      "seconds that a file is taken to be as it was, without asking the disk; 0: never",
+      0,
+    ),
     accessLog: optional(text, "file to add a line to for each request (Combined Log Format)"),
     keepAliveTimeout: setting(seconds, "seconds that a connection may be idle between two requests", 65),
     headerTimeout: setting(seconds, "seconds that a request's head may take to arrive, and its body", 10),
@@ -205,7 +210,7 @@ await program({
     workers: setting(integer(1, 256), "processes that serve", 1),
   },
   async run(settings, context) {
-    const files = new Files(settings.root, settings.index);
+    const files = new Files(settings.root, settings.index, settings.fileCache * 1000);
     if (settings.workers > 1 && cluster.isPrimary) return runWorkers(settings.workers, context);
     const accessLog =
       settings.accessLog === undefined ? undefined : await openLog(settings.accessLog, context.log);
