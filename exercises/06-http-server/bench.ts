@@ -1,6 +1,7 @@
 /**
  * Our server beside others under the same load: wrk with 64 connections that stay open, one server process, requests
- * a second. Before each run the file is fetched and compared, after it wrk's count of errors must be none.
+ * a second, and on Linux the server's CPU time for a request. Before each run the file is fetched and compared,
+ * after it wrk's count of errors must be none.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -11,7 +12,7 @@ import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { Running, runTool, start } from "../../shared/running.ts";
 
@@ -25,6 +26,27 @@ interface Peer {
   name: string;
   running: Running;
   port: number;
+  /** User and system, in µs for a request, of each run; empty where there is no /proc. */
+  cpuUs: number[];
+}
+
+/** Of a process and its children (nginx serves in one), user and system; NaN where there is no /proc. */
+function cpuTimeUs(pid: number | undefined): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1")
+      .replace(/^.*\) /s, "")
+      .split(" ");
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").match(/\d+/g) ?? [];
+    const ownUs = (Number(fields[11]) + Number(fields[12])) * 10_000; // ticks of 1/100 s
+    return children.reduce((sum, child) => sum + cpuTimeUs(Number(child)), ownUs);
+  } catch {
+    return Number.NaN;
+  }
+}
+
+function cpuTable(title: string, peers: readonly Peer[]): string {
+  const rows = peers.map(({ name, cpuUs }) => `| ${name} | ${median(cpuUs).toPrecision(3)} |`);
+  return [`| ${title} | µs of CPU time for a request, median |`, "|---|---|", ...rows].join("\n");
 }
 
 /** The way that one writes a file server with Node's own HTTP: a `stat` on each request, a stream of the file. */
@@ -82,7 +104,7 @@ async function startTool(name: string, command: (port: number) => readonly strin
   const running = new Running(file, args, {});
   for (let attempt = 0; attempt < 100; attempt++) {
     if ((await runTool("curl", ["-s", `http://127.0.0.1:${port}/index.html`])).code === 0)
-      return { name, running, port };
+      return { name, running, port, cpuUs: [] };
     await sleep(50);
   }
   await running[Symbol.asyncDispose]();
@@ -116,7 +138,7 @@ async function startPeers(
         wrapper: pin,
       },
     );
-    peers.push({ name, running, port: running.port });
+    peers.push({ name, running, port: running.port, cpuUs: [] });
   };
   await ours("ours");
   await ours("ours, --file-cache 1", "--file-cache", 1);
@@ -168,11 +190,14 @@ async function load(
   const { bytes } = await runTool("curl", ["-s", url]);
   if (sha1(bytes) !== sha1(content)) throw new Failure(`${peer.name} does not serve the file as it is`);
   const [command = "", ...args] = [...pin, "wrk", "-t1", `-c${CLIENTS}`, `-d${durationS}`, url];
+  const cpuBefore = cpuTimeUs(peer.running.child.pid);
   const { stdout } = await runTool(command, args);
+  const cpuUs = cpuTimeUs(peer.running.child.pid) - cpuBefore;
   const requests = Number(/^ +(\d+) requests in /m.exec(stdout)?.[1]);
   const perSecond = Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]);
   if (/Non-2xx|Socket errors/.test(stdout) || !(requests > 0))
     throw new Failure(`${peer.name} failed: ${stdout}`);
+  if (cpuUs > 0) peer.cpuUs.push(cpuUs / requests);
   return perSecond;
 }
 
@@ -208,6 +233,9 @@ await program({
         process.stdout.write(
           `${standingsTable(`${title}, ${CLIENTS} connections`, "requests/s", standings)}\n\n`,
         );
+        if (peers.some(({ cpuUs }) => cpuUs.length > 0))
+          process.stdout.write(`${cpuTable(`${title}, ${CLIENTS} connections`, peers)}\n\n`);
+        for (const { cpuUs } of peers) cpuUs.splice(0);
       }
     } finally {
       for (const { running } of peers) {
