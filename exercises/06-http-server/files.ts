@@ -89,7 +89,8 @@ export class Files {
     try {
       const stats = statSync(path, { throwIfNoEntry: false });
       if (stats === undefined) return undefined;
-      if (stats.isDirectory()) return isFolder || !this.#isInside(realpathSync.native(path)) ? undefined : "folder";
+      if (stats.isDirectory())
+        return isFolder || !this.#isInside(realpathSync.native(path)) ? undefined : "folder";
       if (!stats.isFile()) return undefined; // opening a pipe or a device can have effects of its own
       if (kept === undefined || !isSame(kept.stats, stats)) return this.#look(path);
       if (this.#cacheMs > 0) kept.freshUntil = performance.now() + this.#cacheMs;
