@@ -35,6 +35,9 @@ async function fieldsOf(capture: string, filter: string, fields: readonly string
   return lines.map((line) => line.split("\t").map((value) => (value === "" ? [] : value.split(";"))));
 }
 
+/** Exercise 06 sends two lengths in one head to be refused: Wireshark, too, finds them wrong. */
+const ON_PURPOSE = "http.content_length_header && http.transfer_encoding";
+
 const protocolOf = (dissector: Dissector) => ("as" in dissector ? dissector.as : dissector.name);
 
 for (const { number, name, folder } of exercisesWith("protocol.ts")) {
@@ -55,7 +58,8 @@ for (const { number, name, folder } of exercisesWith("protocol.ts")) {
         `frame ${frame}: ${innermost.join(":")}`,
       );
     }
-    const wrong = await fieldsOf(capture, ["_ws.malformed", ...ours].join(" || "), ["frame.number"]);
+    const filter = `(${["_ws.malformed", ...ours].join(" || ")}) && !(${ON_PURPOSE})`;
+    const wrong = await fieldsOf(capture, filter, ["frame.number"]);
     assert.deepEqual(wrong, [], "frames that are wrong");
   });
 }

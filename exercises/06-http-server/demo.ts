@@ -32,10 +32,16 @@ async function answer(connection: Connection, method = "GET"): Promise<Answer> {
   return { ...head, body: Buffer.concat(chunks) };
 }
 
-/** Sends these lines and the empty one, shows them and the head that comes back, and checks its status. */
-async function show(connection: Connection, lines: readonly string[], status: number): Promise<Answer> {
+/** Sends these lines, the empty one and the body, shows them and the head that comes back, and checks its status. */
+async function show(
+  connection: Connection,
+  lines: readonly string[],
+  status: number,
+  body = "",
+): Promise<Answer> {
   for (const line of lines) say(`  > ${line.length > 70 ? `${line.slice(0, 67)}...` : line}`);
-  await connection.write(`${lines.join("\r\n")}\r\n\r\n`);
+  if (body !== "") say(`    and the body ${JSON.stringify(body)}`);
+  await connection.write(`${lines.join("\r\n")}\r\n\r\n${body}`);
   const got = await answer(connection, lines[0]?.split(" ")[0]);
   say(`  < HTTP/1.1 ${got.status} ${got.reason}`);
   for (const [name, value] of got.fields) say(`  < ${name}: ${value}`);
@@ -93,6 +99,7 @@ async function attacks({ port }: Running): Promise<void> {
     connection,
     ["POST / HTTP/1.1", "Host: localhost", "Content-Length: 4", "Transfer-Encoding: chunked"],
     400,
+    "0\r\n\r\n", // all of it by its chunks, one byte too many by its length
   );
 }
 
