@@ -4,6 +4,7 @@ import { once } from "node:events";
 import {
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -132,6 +133,18 @@ describe("what is served", () => {
     const large = await ask("/large.bin");
     assert.ok(Buffer.from(large.body, "latin1").equals(LARGE));
     assert.equal(large.fields.get("content-type"), "application/octet-stream");
+  });
+
+  test("the Date goes on, also for a file that is asked for again and again", async () => {
+    const dates = new Set<string>();
+    await within(
+      (async () => {
+        while (dates.size < 2) dates.add((await ask("/digits.txt")).fields.get("date") ?? "");
+      })(),
+      "another second",
+    );
+    const [first = "", second = ""] = dates;
+    assert.ok(Date.parse(second) > Date.parse(first), `${first}, ${second}`);
   });
 
   test("HEAD: the same fields and no body, whatever the status", async () => {
@@ -639,6 +652,45 @@ describe("large files", () => {
     assert.equal((await ask("/digits.txt")).status, 200);
     assert.ok(memoryBytes(server) < 400 * MEBIBYTE, `${memoryBytes(server) / MEBIBYTE} MiB`);
     for (const socket of sockets) socket.destroy();
+  });
+
+  test("a client that reads late gets what it asked for: no buffer is filled again before it has gone", async () => {
+    const starts = Array.from({ length: 4000 }, (_, i) => (i * 61) % 290_000);
+    const socket = connectSocket({ host: "127.0.0.1", port: server.port });
+    const asked = starts.map(
+      (from) => `GET /large.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=${from}-${from + 2999}\r\n\r\n`,
+    );
+    socket.end(asked.join(""));
+    await within(once(socket, "readable"), "the beginning");
+    for (let i = 0; i < 20; i++) await ask("/large.bin"); // meanwhile, others are served
+    const received = Buffer.concat(await within(socket.toArray(), "all parts"));
+    let at = 0;
+    for (const from of starts) {
+      at = received.indexOf("\r\n\r\n", at) + 4;
+      assert.ok(received.subarray(at, at + 3000).equals(LARGE.subarray(from, from + 3000)), `from ${from}`);
+      at += 3000;
+    }
+    assert.equal(at, received.length);
+  });
+
+  test("what is opened for a request is closed after it, however it ends", onLinux, async () => {
+    const open = () => readdirSync(`/proc/${server.child.pid}/fd`).length;
+    await ask("/digits.txt");
+    const before = open();
+    for (let i = 0; i < 30; i++) {
+      await ask("/large.bin");
+      await ask("/none");
+      const socket = connectSocket({ host: "127.0.0.1", port: server.port });
+      socket.write("GET /sparse.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+      await within(once(socket, "data"), "the beginning");
+      socket.resetAndDestroy();
+    }
+    await within(
+      (async () => {
+        while (open() > before + 5) await ask("/digits.txt");
+      })(),
+      "the end of what was opened",
+    );
   });
 
   test("a file that shrinks while it is served: the connection ends before the length that was said", async () => {
