@@ -784,6 +784,23 @@ describe("slow and many clients", () => {
     }
   });
 
+  test("after a request with a body, a connection may be idle for --keep-alive-timeout, not --header-timeout", async () => {
+    await using own = await start(SERVER, ["--root", root, "--port", 0, "--header-timeout", 1]);
+    await using one = await client(own.port);
+    for (const request of [
+      "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+      "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+      GET,
+    ]) {
+      await one.write(request);
+      assert.ok((await readAnswer(one, request.split(" ")[0])) !== undefined, request);
+      for (const end = performance.now() + 1300; performance.now() < end; )
+        await answersTo(GET, [], own.port);
+    }
+    await one.write(GET);
+    assert.equal((await readAnswer(one))?.status, 200);
+  });
+
   test("--max-connections: one more is closed, and there is room again when one has gone", async () => {
     await using own = await start(SERVER, ["--root", root, "--port", 0, "--max-connections", 2]);
     const clients = [await client(own.port), await client(own.port)];
