@@ -1,0 +1,167 @@
+/** One request at one node: sent on an idle connection or a new one, and its response read as far as its head. */
+import { type Connection, TimeoutError } from "../../shared/connection.ts";
+import { Failure, isFailure } from "../../shared/errors.ts";
+import { encodeResponse, type RequestHead, type ResponseHead } from "../../shared/http.ts";
+import { type Framing, responseFraming } from "../../shared/http-body.ts";
+import { endToEnd, ReceiverError, relayMessage } from "../../shared/http-relay.ts";
+import { connect } from "../../shared/tcp.ts";
+import type { Cluster, Node } from "./cluster.ts";
+
+/** What a request is on its way: made once for a head that comes again and again. */
+export interface Request {
+  head: RequestHead;
+  framing: Framing;
+  keepAlive: boolean;
+  /** The client's address without its port. */
+  address: string;
+  /** The head as a node gets it. */
+  wire: Buffer;
+  upgrade: string | undefined;
+  /** May it be sent twice (RFC 9110 §9.2.2)? */
+  isIdempotent: boolean;
+}
+
+/** The node failed before anything of its response went to the client, which would get `status`. */
+export class NodeFailure extends Failure {
+  override name = "NodeFailure";
+  readonly status: 502 | 503 | 504;
+  /** Could the node have read any of the request? */
+  readonly isSent: boolean;
+  constructor(status: 502 | 503 | 504, isSent: boolean, cause: unknown) {
+    super("a node failed", { cause });
+    this.status = status;
+    this.isSent = isSent;
+  }
+}
+
+export interface Exchange {
+  connection: Connection;
+  response: ResponseHead;
+  framing: Framing;
+  /** Did the node answer before it had all of the body? Then what is left of that stands between us and the next request. */
+  isEarly: boolean;
+}
+
+/**
+ * Gives the request to the node. `held` is head and body where we have all of it; else the head, and the body is still to come
+ * from the client. Throws `NodeFailure`; and what the client does wrong with its body, as it is.
+ */
+export async function ask(
+  cluster: Cluster,
+  node: Node,
+  client: Connection,
+  request: Request,
+  held: Buffer | undefined,
+): Promise<Exchange> {
+  const timeoutMs = cluster.policy.timeout * 1000;
+  // A node may just be closing its idle connections: a request that cannot be sent twice gets a fresh one.
+  const mayReuse = held !== undefined && request.isIdempotent && request.upgrade === undefined;
+  const idle = mayReuse ? cluster.pool.reuse(node) : undefined;
+  if (idle !== undefined) {
+    idle.timeoutMs = timeoutMs;
+    try {
+      return await converse(node, idle, client, request, held);
+    } catch (error) {
+      idle.destroy();
+      if (!(error instanceof NodeFailure) || error.status === 504) throw error;
+    }
+  }
+  const fresh = await connectTo(node, timeoutMs);
+  try {
+    return await converse(node, fresh, client, request, held);
+  } catch (error) {
+    fresh.destroy();
+    throw error;
+  }
+}
+
+async function connectTo({ host, port }: Node, timeoutMs: number): Promise<Connection> {
+  try {
+    return await connect({ host, port, timeoutMs });
+  } catch (error) {
+    throw isFailure(error) ? new NodeFailure(503, false, error) : error;
+  }
+}
+
+async function converse(
+  node: Node,
+  connection: Connection,
+  client: Connection,
+  request: Request,
+  held: Buffer | undefined,
+): Promise<Exchange> {
+  const begin = performance.now();
+  const upload = held === undefined ? sendBody(connection, client, request) : undefined;
+  try {
+    if (held !== undefined) await connection.write(held);
+    const response = await finalResponse(node, connection, client, request, upload);
+    const framing = responseFraming(response, request.head.method);
+    node.latency.record(performance.now() - begin);
+    return { connection, response, framing, isEarly: upload !== undefined && !upload.isDone };
+  } catch (error) {
+    if (upload?.problem !== undefined) throw upload.problem; // then the rest followed from it
+    if (!isFailure(error) || error instanceof ClientError) throw error;
+    throw new NodeFailure(error instanceof TimeoutError ? 504 : 502, true, error);
+  }
+}
+
+/** The client's doing (`cause`), not the node's. */
+export class ClientError extends Failure {
+  override name = "ClientError";
+}
+
+interface Upload {
+  isDone: boolean;
+  /** Resolves when it has ended, well or not. */
+  ended: Promise<void>;
+  /** What the client did wrong. */
+  problem?: ClientError;
+}
+
+/** Passes the request with its body on while the node may already be answering. */
+function sendBody(connection: Connection, client: Connection, { framing, wire }: Request): Upload {
+  const upload: Upload = { isDone: false, ended: Promise.resolve() };
+  upload.ended = relayMessage(client, framing, connection, framing, wire).then(
+    () => {
+      upload.isDone = true;
+    },
+    (error: unknown) => {
+      if (!isFailure(error)) throw error;
+      if (error instanceof ReceiverError) return; // the node may have answered all the same
+      upload.problem = new ClientError("the request's body", { cause: error });
+      connection.destroy();
+    },
+  );
+  return upload;
+}
+
+/** The response that is not an interim one; those go to the client on the way (RFC 9110 §15.2). */
+async function finalResponse(
+  node: Node,
+  connection: Connection,
+  client: Connection,
+  request: Request,
+  upload: Upload | undefined,
+): Promise<ResponseHead> {
+  for (;;) {
+    // The time to answer runs when the request is there; until then the client sets the pace.
+    if (upload !== undefined && !upload.isDone && connection.unreadBytes === 0)
+      await Promise.race([upload.ended, connection.more(0).catch(() => {})]);
+    const response = await node.responses.read(connection, connection.timeoutMs);
+    if (response === undefined) throw new Failure("it closed the connection without an answer");
+    if (response.status >= 200) return response;
+    if (response.status === 101) {
+      if (request.upgrade !== undefined) return response;
+      throw new Failure("it changed the protocol without being asked");
+    }
+    if (request.head.minor > 0) await passInterim(client, response);
+  }
+}
+
+async function passInterim(client: Connection, response: ResponseHead): Promise<void> {
+  try {
+    await client.write(encodeResponse({ ...response, fields: endToEnd(response.fields) }));
+  } catch (error) {
+    throw isFailure(error) ? new ClientError("an interim response", { cause: error }) : error;
+  }
+}

@@ -1,0 +1,181 @@
+/** A request's way through the balancer: to a node, to another if that fails, and the response's way back. */
+import type { Connection } from "../../shared/connection.ts";
+import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { encodeRequest, encodeResponse, Fields, persists, type RequestHead } from "../../shared/http.ts";
+import { requestFraming } from "../../shared/http-body.ts";
+import {
+  isIdempotent,
+  onwardFields,
+  onwardFraming,
+  ReceiverError,
+  relayMessage,
+  tunnel,
+} from "../../shared/http-relay.ts";
+import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
+import type { Cluster, Node } from "./cluster.ts";
+import { ask, type Exchange, NodeFailure, type Request } from "./exchange.ts";
+import { mayRetry, requestForNode, wantedUpgrade } from "./protocol.ts";
+
+/** A body up to this size is waited for and held, so that it can be sent again, and no slow client keeps a node waiting. */
+const MAX_HELD_BYTES = 64 * 1024;
+/** A tunnel in which nothing passes for so long is closed. */
+const TUNNEL_IDLE_MS = 600_000;
+
+export interface Balancer {
+  cluster: Cluster;
+  /** Our name in `Via`. */
+  via: string;
+  signal: AbortSignal;
+  debug: (line: string) => void;
+}
+
+/** Throws `HttpError` for a request that cannot go on. */
+export function prepare(head: RequestHead, client: Connection, via: string): Request {
+  const address = client.peer.slice(0, client.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
+  return {
+    head,
+    framing: requestFraming(head),
+    keepAlive: persists(head),
+    address,
+    wire: Buffer.from(encodeRequest(requestForNode(head, address, via)), "latin1"),
+    upgrade: wantedUpgrade(head),
+    isIdempotent: isIdempotent(head.method),
+  };
+}
+
+/** Says whether the client's connection goes on. Throws what the client does wrong. */
+export async function forward(client: Connection, request: Request, balancer: Balancer): Promise<boolean> {
+  const { cluster, debug } = balancer;
+  const held = await hold(client, request);
+  const tried: Node[] = [];
+  let failure: NodeFailure | undefined;
+  while (tried.length <= cluster.policy.retries) {
+    const node = cluster.choose(request.address, tried);
+    if (node === undefined) break;
+    tried.push(node);
+    node.active++;
+    node.total++;
+    try {
+      const exchange = await ask(cluster, node, client, request, held);
+      return await passBack(client, request, balancer, node, exchange);
+    } catch (error) {
+      if (!(error instanceof NodeFailure)) throw error;
+      failure = error;
+      cluster.noteRequest(node, explain(error.cause));
+      debug(`${request.head.method} ${request.head.target}: ${node.name}: ${explain(error.cause)}`);
+      if (!mayTryAnother(request, held, failure)) break;
+    } finally {
+      node.active--;
+    }
+  }
+  return await refuse(
+    client,
+    request,
+    failure?.status ?? 503,
+    held !== undefined && !balancer.signal.aborted,
+  );
+}
+
+const mayTryAnother = ({ head }: Request, held: Buffer | undefined, { isSent, status }: NodeFailure) =>
+  mayRetry({
+    method: head.method,
+    isSent,
+    isAnswered: false,
+    isBodyGone: isSent && held === undefined,
+    isLate: status === 504,
+  });
+
+/** Head and body together, unless the body is too large, of unknown size, or not to come before we say so. */
+async function hold(client: Connection, { head, framing, wire }: Request): Promise<Buffer | undefined> {
+  if (framing.kind === "none") return wire;
+  if (framing.kind !== "length" || framing.bytes > MAX_HELD_BYTES) return undefined;
+  if (head.fields.get("Expect") !== undefined && client.unreadBytes < framing.bytes) return undefined;
+  const body = await client.readExactly(framing.bytes);
+  if (body === undefined) throw new Failure("the client finished before its body");
+  return Buffer.concat([wire, body]);
+}
+
+async function passBack(
+  client: Connection,
+  request: Request,
+  { cluster, signal }: Balancer,
+  node: Node,
+  { connection, response, framing, isEarly }: Exchange,
+): Promise<boolean> {
+  if (response.status === 101)
+    return await changeProtocol(client, node, cluster, connection, response.fields);
+  const onward = onwardFraming(framing, request.head.minor);
+  const goesOn = request.keepAlive && onward.kind !== "close" && !isEarly && !signal.aborted;
+  const option = goesOn ? (request.head.minor === 0 ? "keep-alive" : undefined) : "close";
+  const lines = option === undefined ? [] : ([["Connection", option]] as const);
+  const fields = onwardFields(response.fields, onward).replace([], lines);
+  const head = Buffer.from(encodeResponse({ ...response, fields }), "latin1");
+  try {
+    await relayMessage(connection, framing, client, onward, head);
+  } catch (error) {
+    connection.destroy();
+    if (!isFailure(error) || error instanceof ReceiverError) throw error;
+    cluster.noteRequest(node, explain(error));
+    throw new Failure(`${node.name} broke off its response`, { cause: error }); // and so do we with ours
+  }
+  cluster.noteRequest(node);
+  if (persists(response) && framing.kind !== "close" && !isEarly) cluster.pool.release(node, connection);
+  else connection.destroy();
+  return goesOn;
+}
+
+/** 101: what follows is no HTTP, and passes both ways until both have finished. */
+async function changeProtocol(
+  client: Connection,
+  node: Node,
+  cluster: Cluster,
+  connection: Connection,
+  received: Fields,
+): Promise<boolean> {
+  const upgrade = received.get("Upgrade") ?? "";
+  const lines = [
+    ["Connection", "upgrade"],
+    ["Upgrade", upgrade],
+  ] as const;
+  const fields = onwardFields(received, { kind: "none" }).replace([], lines);
+  cluster.noteRequest(node);
+  try {
+    await client.write(encodeResponse({ status: 101, reason: "Switching Protocols", fields }));
+    await tunnel(client, connection, TUNNEL_IDLE_MS);
+  } finally {
+    connection.destroy();
+  }
+  return false;
+}
+
+/** What the page of an error says. */
+const ADVICE: Readonly<Record<number, string>> = {
+  408: "The request took too long to arrive.",
+  501: "This balancer cannot do that.",
+  502: "The server behind this balancer broke off or answered something that is no HTTP.",
+  503: "No server is there to answer at the moment. Try again in a few seconds.",
+  504: "The server behind this balancer did not answer in time.",
+  508: "The request came back to this balancer: a node in its configuration leads to itself.",
+};
+
+/** Answers in a node's place. Says whether the connection goes on. */
+export async function refuse(
+  client: Connection,
+  request: Request | undefined,
+  status: number,
+  mayGoOn: boolean,
+): Promise<boolean> {
+  const page = statusPage(status, ADVICE[status] ?? "The request cannot be passed on as it stands.");
+  const goesOn = mayGoOn && request?.keepAlive === true;
+  const option = goesOn ? (request.head.minor === 0 ? "keep-alive" : undefined) : "close";
+  const fields = new Fields([
+    ["Date", currentDate()],
+    ["Content-Type", "text/html; charset=utf-8"],
+    ["Content-Length", String(page.length)],
+    ...(status === 503 ? ([["Retry-After", "5"]] as const) : []),
+    ...(option === undefined ? [] : ([["Connection", option]] as const)),
+  ]);
+  const head = Buffer.from(encodeResponse({ status, reason: REASONS[status] ?? "", fields }), "latin1");
+  await client.write(request?.head.method === "HEAD" ? head : Buffer.concat([head, page]));
+  return goesOn;
+}
