@@ -617,6 +617,18 @@ test("closing while the peer never reads: given up in time, and the peer cannot 
   }
 });
 
+test("a reset is seen as one, though all that was sent had arrived", async () => {
+  await using pair = await Pair.open();
+  await pair.ours.write("half");
+  const [chunk] = (await once(pair.peer.resume(), "data")) as [Buffer];
+  assert.equal(chunk.toString(), "half");
+  const failed = once(pair.peer, "error");
+  pair.ours.reset();
+  const [error] = await within(failed, "a reset");
+  assert.equal((error as NodeJS.ErrnoException).code, "ECONNRESET");
+  await assert.rejects(pair.ours.write("x"), { name: "Failure", message: "the connection is closed" });
+});
+
 test("use after the end fails, and says so", async () => {
   for (const finish of [
     async (ours: Connection) => ours.destroy(),

@@ -194,8 +194,14 @@ export class Connection implements AsyncDisposable {
 
   /** Cuts the connection. Where bytes of ours are still unsent, the peer sees a reset, lest it take half for the whole. */
   destroy(): void {
-    if (this.#socket.writableLength > 0) this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    if (this.#socket.writableLength > 0) return this.reset();
+    this.#socket.destroy();
+    this.#fail(new Failure(CLOSED));
+  }
+
+  /** Cuts the connection with a reset, for where the peer would take an end for the end of what we had to say. */
+  reset(): void {
+    this.#socket.resetAndDestroy();
     this.#fail(new Failure(CLOSED));
   }
 
