@@ -116,6 +116,7 @@ async function passBack(
     connection.destroy();
     if (!isFailure(error) || error instanceof ReceiverError) throw error;
     cluster.noteRequest(node, explain(error));
+    if (onward.kind === "close") client.reset(); // an end would be taken for the body's
     throw new Failure(`${node.name} broke off its response`, { cause: error }); // and so do we with ours
   }
   cluster.noteRequest(node);
