@@ -7,13 +7,9 @@ import { Fields, HttpError, type RequestHead } from "../../shared/http.ts";
 import { endToEnd, isIdempotent } from "../../shared/http-relay.ts";
 
 export const BALANCER_PORT = 10_800;
-/** Of the nodes in config/load-balancer.ini: two servers of exercise 06. */
-export const NODE_PORTS = [10_601, 10_602];
 /** The demo's nodes stand beside the balancer. */
 export const DEMO_NODE_PORTS = [10_801, 10_802, 10_803];
-export const dissectors: readonly Dissector[] = [
-  { as: "http", tcp: [BALANCER_PORT, ...NODE_PORTS, ...DEMO_NODE_PORTS] },
-];
+export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [BALANCER_PORT, ...DEMO_NODE_PORTS] }];
 
 /** Who a request comes from, which only we can say: what a client writes here is a forgery, whichever way it spells it. */
 const FORGEABLE = /^(?:forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip)$/i;
