@@ -72,7 +72,7 @@ export async function sendMessage(to: Connection, head: Buffer, body: Body, fram
  * Passes a message on: `head`, then the body that stands in `framing` on `from`, as `onward` on `to`. What has arrived with
  * the head goes on with it, in one write; a body that is still to come does not hold the head up.
  */
-export async function relayMessage(
+export function relayMessage(
   from: Connection,
   framing: Framing,
   to: Connection,
@@ -82,6 +82,16 @@ export async function relayMessage(
   if (framing.kind === "none") return deliver(to, head);
   if (framing.kind === "length" && from.unreadBytes >= framing.bytes)
     return deliver(to, Buffer.concat([head, from.take(framing.bytes)]));
+  return relayBody(from, framing, to, onward, head);
+}
+
+async function relayBody(
+  from: Connection,
+  framing: Framing,
+  to: Connection,
+  onward: Framing,
+  head: Buffer,
+): Promise<void> {
   const isAlone = from.unreadBytes === 0;
   if (isAlone) await deliver(to, head);
   await sendMessage(to, isAlone ? Buffer.alloc(0) : head, readBody(from, framing), onward);
@@ -180,12 +190,10 @@ export class UpstreamPool implements Disposable {
     if (all.length === 0) this.#idle.set(address, all);
     const idle = { connection, isWaiting: true };
     all.push(idle);
-    const drop = () => {
-      if (!idle.isWaiting) return; // it is in use: what woke us is the answer
-      all.splice(all.indexOf(idle), 1);
-      connection.destroy();
-    };
-    connection.more(this.#idleMs).then(drop, drop);
+    connection.more(this.#idleMs).then(
+      () => dropIdle(all, idle),
+      () => dropIdle(all, idle),
+    );
     if (all.length > this.#idleLimit) closeAll(all.splice(0, 1));
   }
   /** How many wait for this address. */
@@ -203,6 +211,11 @@ export class UpstreamPool implements Disposable {
     this.#isDisposed = true;
     for (const all of this.#idle.values()) closeAll(all.splice(0));
   }
+}
+
+/** Something has happened on it, or nothing for too long. */
+function dropIdle(all: Idle[], idle: Idle): void {
+  if (idle.isWaiting) closeAll(all.splice(all.indexOf(idle), 1)); // else it is in use, and what woke us is the answer
 }
 
 function closeAll(removed: readonly Idle[]): void {

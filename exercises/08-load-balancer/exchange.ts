@@ -94,7 +94,9 @@ async function converse(
   const upload = held === undefined ? sendBody(connection, client, request) : undefined;
   try {
     if (held !== undefined) await connection.write(held);
-    const reply = await finalReply(node, connection, client, request, upload);
+    if (held !== undefined && connection.unreadBytes === 0) await connection.more();
+    const known = node.responses.again(connection, request.head.method);
+    const reply = known ?? (await finalReply(node, connection, client, request, upload));
     node.latency.record(performance.now() - begin);
     return { connection, reply, isEarly: upload !== undefined && !upload.isDone };
   } catch (error) {

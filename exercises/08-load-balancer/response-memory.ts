@@ -25,8 +25,6 @@ export class ResponseMemory {
   /** The next head. Throws `HttpError` for what is none, or could be read in two ways. */
   async read(connection: Connection, method: string): Promise<Reply | undefined> {
     if (connection.unreadBytes === 0 && !(await connection.more())) return undefined;
-    const known = method === "GET" ? this.#again(connection) : undefined;
-    if (known !== undefined) return known;
     const arrived = connection.peek();
     const end = arrived.indexOf(HEAD_END);
     const bytes = end < 0 ? undefined : Buffer.from(arrived.subarray(0, end + HEAD_END.length));
@@ -40,9 +38,10 @@ export class ResponseMemory {
     return reply;
   }
 
-  #again(connection: Connection): Reply | undefined {
+  /** The last head again, if what has arrived begins with it. */
+  again(connection: Connection, method: string): Reply | undefined {
     const { length } = this.#bytes;
-    if (this.#last === undefined || connection.unreadBytes < length) return undefined;
+    if (this.#last === undefined || method !== "GET" || connection.unreadBytes < length) return undefined;
     if (connection.peek().compare(this.#bytes, 0, length, 0, length) !== 0) return undefined;
     connection.take(length);
     return this.#last;
