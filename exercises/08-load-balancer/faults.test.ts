@@ -464,11 +464,11 @@ test("kill -9 of one of two nodes under 64 clients: no request fails, and it is 
   let back: Running | undefined;
   try {
     for (let round = 0; round < 2; round++) {
-      await clients.more(1000);
+      await clients.more(400);
       await (round === 0 ? dies : back)?.[Symbol.asyncDispose](); // SIGKILL
-      await clients.more(1000);
+      await clients.more(400);
       await untilStatus(balancer, "the node down", ([, node]) => node?.state === "down");
-      await clients.more(500);
+      await clients.more(200);
       back = await start(SERVER, ["--port", port]);
       const begin = performance.now();
       const before = (await statusOf(balancer))[1]?.total ?? 0;
@@ -517,6 +517,33 @@ describe("SIGHUP", () => {
     assert.ok(a.requests > 0 && b.requests > 0 && c.requests > 0);
     const [left, right] = await statusOf(balancer);
     assert.ok((right?.total ?? 0) > (left?.total ?? 0), "one that stays keeps its counts");
+  });
+
+  test("a removed node's idle connections are closed, and it is checked no more", async () => {
+    let checks = 0;
+    let ended: () => void = () => {};
+    const closed = new Promise<void>((resolve) => {
+      ended = resolve;
+    });
+    await using gone = await rawNode((socket) => {
+      socket.on("data", (chunk) => {
+        const isCheck = chunk.includes("netlab-balancer");
+        if (isCheck) checks++;
+        else socket.on("end", ended);
+        socket.write(OK("gone"));
+      });
+    });
+    await using stays = await httpNode("stays");
+    writeFileSync(file, section("gone", gone));
+    await using balancer = await startBalancer([], ["--config", file, "--health-interval", 0.05]);
+    assert.equal((await ask(balancer)).body, "gone");
+    writeFileSync(file, section("stays", stays));
+    balancer.kill("SIGHUP");
+    await within(closed, "the end of the idle connection");
+    const before = checks;
+    const { connections } = stays;
+    await untilStatus(balancer, "more checks of the other", () => stays.connections > connections + 4);
+    assert.equal(checks, before);
   });
 
   test("what a removed node has begun, it finishes", async () => {

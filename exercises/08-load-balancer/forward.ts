@@ -90,7 +90,9 @@ const mayTryAnother = ({ head }: Request, held: Buffer | undefined, { isSent, st
 async function hold(client: Connection, { head, framing, wire }: Request): Promise<Buffer | undefined> {
   if (framing.kind !== "length" || framing.bytes > MAX_HELD_BYTES) return undefined;
   if (head.fields.get("Expect") !== undefined && client.unreadBytes < framing.bytes) return undefined;
+  client.deadline = performance.now() + client.timeoutMs; // for all of it: nobody can send it for ever
   const body = await client.readExactly(framing.bytes);
+  client.deadline = Number.POSITIVE_INFINITY;
   if (body === undefined) throw new Failure("the client finished before its body");
   return Buffer.concat([wire, body]);
 }
