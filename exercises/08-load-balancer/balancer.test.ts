@@ -268,6 +268,24 @@ describe("responses", () => {
     );
   });
 
+  test("a client of HTTP/1.0 gets no interim response", async () => {
+    const text = await through(
+      "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+      0,
+    );
+    assert.equal(text, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx");
+  });
+
+  test("a connection that the node does not want to keep is not used again", async () => {
+    await using closing = await scriptedNode((socket) =>
+      socket.write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"),
+    );
+    await using balancer = await startBalancer([closing], ["--health-interval", 3600]);
+    for (let i = 0; i < 3; i++) assert.equal((await ask(balancer)).body, "x");
+    assert.equal((await statusOf(balancer))[0]?.idleConnections, 0);
+    assert.ok(closing.connections >= 3);
+  });
+
   test("a status of 500 is the node's answer, not its failure", async () => {
     assert.match(
       await through("HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nno"),
@@ -436,6 +454,21 @@ describe("the program", () => {
     assert.equal((await ask({ port: balancer.statusPort }, "/", [], "DELETE")).status, 405);
     assert.equal((await answersTo({ port: balancer.statusPort }, "nonsense\r\n\r\n"))[0]?.status, 400);
     assert.deepEqual((await statusOf(balancer)).length, 2);
+  });
+
+  test("a name from the file cannot break the page", async () => {
+    const file = join(folder, "names.ini");
+    writeFileSync(file, "[<b>&]\nhost = 127.0.0.1\nport = 1\n");
+    await using balancer = await startBalancer([], ["--config", file]);
+    assert.match((await ask({ port: balancer.statusPort })).body, /<td>&#60;b&#62;&#38;<\/td>/);
+  });
+
+  test("an idle client is let go without a word", async () => {
+    await using balancer = await startBalancer([{ port: 1 }], ["--keep-alive-timeout", 1, "--retries", 0]);
+    await using client = await clientOf(balancer);
+    await client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert.equal((await readAnswer(client))?.status, 503);
+    assert.equal(await client.read(), undefined);
   });
 
   test("a bad configuration: one line with file, line and key, exit code 2", async () => {

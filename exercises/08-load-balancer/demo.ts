@@ -16,7 +16,7 @@ const BALANCER = "exercises/08-load-balancer/balancer.ts";
 const CLIENTS = { many: 16, pauseMs: 1 };
 const GENTLE = { many: 3, pauseMs: 100 };
 const LOOK_AGAIN_MS = 10;
-const INTERVAL_S = 0.5;
+const INTERVAL_S = 1;
 const PATIENCE_MS = 6000;
 const say = (line = "") => void process.stdout.write(`${line}\n`);
 

@@ -99,7 +99,7 @@ describe("a bad node beside a good one", () => {
 
   test("a large PUT that has begun cannot be sent again: 502, and the connection closes", async () => {
     await using bad = await scriptedNode((socket) => socket.resetAndDestroy());
-    await using balancer = await startBalancer([bad], PATIENT);
+    await using balancer = await startBalancer([bad, good], PATIENT);
     await using client = await clientOf(balancer);
     await client.write("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
     await client.write(Buffer.alloc(100_000));
