@@ -310,6 +310,20 @@ describe("responses", () => {
     );
   });
 
+  test("HEAD and GET with the very same head are not mistaken for each other", async () => {
+    await using node = await scriptedNode((socket, head) =>
+      socket.write(OK("x").slice(0, head.startsWith("HEAD") ? -1 : undefined)),
+    );
+    await using balancer = await startBalancer([node]);
+    const methods = ["GET", "HEAD", "HEAD", "GET", "GET", "HEAD"];
+    const requests = methods.map((method) => `${method} / HTTP/1.1\r\nHost: a\r\n\r\n`);
+    const answers = await answersTo(balancer, requests.join(""), methods);
+    assert.deepEqual(
+      answers.map(({ body }) => body),
+      ["x", "", "", "x", "x", ""],
+    );
+  });
+
   test("a stream of events arrives as it is sent", async () => {
     let send: (text: string) => void = () => {};
     await using node = await httpNode("events", (_, response) => {
