@@ -782,3 +782,12 @@ test("a codec that takes the rest of a datagram is no codec for a stream: a mist
   await pair.arrive("x");
   await assert.rejects(pair.ours.readPdu(struct("Rest", { rest: [restBytes, ""] }), 100), TypeError);
 });
+
+test("a connection knows the addresses of both ends, when it is closed too", async () => {
+  await using pair = await Pair.open();
+  pair.socket.destroy();
+  await once(pair.socket, "close");
+  const { peer, peerHost, localHost } = pair.ours;
+  assert.deepEqual([peerHost, localHost], ["127.0.0.1", "127.0.0.1"]);
+  assert.equal(peer, formatAddress(peerHost, pair.peer.localPort ?? 0));
+});

@@ -42,6 +42,10 @@ interface Waiter {
 export class Connection implements AsyncDisposable {
   /** The other end, as `127.0.0.1:40312` or `[::1]:40312`. */
   readonly peer: string;
+  /** The address alone: `127.0.0.1`, `::1`. */
+  readonly peerHost: string;
+  /** The address of this end, at which the peer's host can reach this one. */
+  readonly localHost: string;
   /** How long any one wait may take, in milliseconds; 0 is for ever. May be changed between calls. */
   timeoutMs: number;
   /** When every wait has ended, however busily the peer sends; by `performance.now()`. May be changed between calls. */
@@ -61,7 +65,9 @@ export class Connection implements AsyncDisposable {
   constructor(socket: Socket, timeoutMs = 0) {
     this.#socket = socket;
     this.timeoutMs = timeoutMs;
-    this.peer = formatAddress(socket.remoteAddress ?? "?", socket.remotePort ?? 0);
+    this.peerHost = socket.remoteAddress ?? "?";
+    this.localHost = socket.localAddress ?? "?";
+    this.peer = formatAddress(this.peerHost, socket.remotePort ?? 0);
     socket.on("data", (chunk: Buffer) => this.#received(chunk));
     socket.on("end", () => this.stopReading());
     for (const event of ["drain", "finish"]) socket.on(event, () => wakeAll(this.#writers, true));
