@@ -40,8 +40,7 @@ export async function session(connection: Connection, options: SessionOptions): 
     queue.flush();
     connection.stopReading();
   };
-  const host = connection.peer.slice(0, connection.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
-  const user = connectUser(chat, host, { send: (line) => queue.send(line), close });
+  const user = connectUser(chat, connection.peerHost, { send: (line) => queue.send(line), close });
   debug(`${connection.peer}: connected`);
   try {
     reason = (await converse(connection, user, options)) ?? reason;
