@@ -128,7 +128,7 @@ export async function chatWith(options: ClientOptions, terminal: Terminal): Prom
   async function obey(): Promise<string> {
     await registered.promise;
     terminal.prompt("> ");
-    for await (const line of terminal.lines()) {
+    for (let line = await terminal.next(); line !== undefined; line = await terminal.next()) {
       const input = parseInput(line);
       if (typeof input === "string") note(input);
       else if (input?.command === "quit") return input.args[0] ?? "";

@@ -6,6 +6,8 @@ export class Terminal implements Disposable {
   /** Does a person sit there? */
   readonly isInteractive = process.stdin.isTTY === true && process.stdout.isTTY === true;
   readonly #readline: Interface;
+  /** From the beginning, since what is read before anybody asks for it would be lost. */
+  readonly #lines: AsyncIterator<string>;
   #isOpen = true;
 
   constructor(onInterrupt: () => void) {
@@ -17,15 +19,18 @@ export class Terminal implements Disposable {
       terminal: this.isInteractive,
       historySize: 200,
     });
+    this.#lines = this.#readline[Symbol.asyncIterator]();
     this.#readline.on("SIGINT", onInterrupt);
     this.#readline.on("close", () => {
       this.#isOpen = false;
     });
   }
 
-  /** The lines of input as bytes, to its end. */
-  async *lines(): AsyncGenerator<string> {
-    for await (const line of this.#readline) yield this.isInteractive ? toWire(line) : line;
+  /** The next line of input as bytes; undefined at its end. */
+  async next(): Promise<string | undefined> {
+    const { done, value } = await this.#lines.next();
+    if (done) return undefined;
+    return this.isInteractive ? toWire(value) : value;
   }
 
   /** Writes a line, which must be fit for a terminal, above the one that is being typed. */
