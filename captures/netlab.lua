@@ -288,6 +288,10 @@ attach(existing("http"), { tcp = { 10600 } })
 
 attach(existing("http"), { tcp = { 10800, 10801, 10802, 10803 } })
 
+attach(existing("irc"), { tcp = { 10900 } })
+
+attach(existing("data"), { tcp = { 10901 } })
+
 protocol {
   name = "pal",
   title = "Protocolo Anillo Lógico",

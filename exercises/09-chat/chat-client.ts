@@ -187,6 +187,7 @@ export async function chatWith(options: ClientOptions, terminal: Terminal): Prom
       state.lastWords ||= error instanceof Error ? error.message : "";
     }
     state.isGone = true;
+    connection.end(); // the server waits for our FIN before it forgets us
     answered.resolve();
   }
 
