@@ -22,6 +22,9 @@ export interface CallsOptions {
 /** How long the one who takes a call waits for the caller's end to answer. */
 const DIAL_MS = 10_000;
 
+/** Offers that are remembered; with more of them the oldest is forgotten. */
+const MAX_OFFERS = 20;
+
 export type Calls = ReturnType<typeof createCalls>;
 
 export function createCalls({ server, localHost, callPort, ringMs, tell, print }: CallsOptions) {
@@ -102,6 +105,7 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       const reason = offer === null ? "it cannot be understood" : whyRefused(offer, server);
       if (offer === null || reason !== undefined) return note(`refused a call of ${nick}: ${reason}`);
       offers.set(fold(nick), offer);
+      if (offers.size > MAX_OFFERS) offers.delete(offers.keys().next().value ?? "");
       const known = offer.host === host ? "" : `, which is NOT where the server sees them (${host})`;
       const where = formatAddress(offer.host, offer.port);
       note(`${nick} calls: /accept ${nick} connects you to ${where}${known}; or /decline ${nick}`);

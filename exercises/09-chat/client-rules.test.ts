@@ -189,6 +189,11 @@ describe("what is typed", () => {
     }
     assert.deepEqual(piecesFor("a", "short"), ["short"]);
     assert.equal(
+      piecesFor("n".repeat(600), "x".repeat(120)).length,
+      3,
+      "a target of any length comes to an end",
+    );
+    assert.equal(
       piecesFor("a", "\x80".repeat(1000)).join("").length,
       1000,
       "no UTF-8: cut anywhere, but to an end",

@@ -24,7 +24,7 @@ async function user(nick: string, port = server.port, ...more: (string | number)
   });
 }
 
-describe("between pipes", () => {
+describe("between pipes", { concurrency: 4 }, () => {
   test("a script of lines: done in order, its answers complete, exit code 0", async () => {
     await using bob = await ScriptedClient.as("reader", server.port);
     const input = Buffer.from(
@@ -129,7 +129,7 @@ describe("between pipes", () => {
   });
 });
 
-describe("calls", () => {
+describe("calls", { concurrency: 4 }, () => {
   test("offered and taken through the server, then independent of it: it is killed and the two talk on", async () => {
     await using own = await start(`${HERE}/server.ts`, ["--port", 0]);
     await using ana = await user("ana", own.port);
@@ -250,15 +250,15 @@ test(
         }
         throw new Error(`the screen never showed ${pattern}: ${(await tmux("capture-pane", "-p")).stdout}`);
       };
-      await screen(/^>/m);
+      await screen(/^<typist>/m);
       await tmux("send-keys", "/query friend", "Enter");
-      await screen(/^\[friend\]$/m);
+      await screen(/^\[friend\] <typist>$/m);
       await tmux("send-keys", "half a sent");
-      await screen(/^\[friend\] half a sent$/m);
+      await screen(/^\[friend\] <typist> half a sent$/m);
       await using friend = await ScriptedClient.as("friend", server.port);
       await friend.send("PRIVMSG typist :interrupting \x1b[2J you");
       const shown = await screen(/interrupting/);
-      assert.match(shown, /^\[friend\] <friend> interrupting \[2J you\n\[friend\] half a sent\n/m);
+      assert.match(shown, /^\[friend\] <friend> interrupting \[2J you\n\[friend\] <typist> half a sent\n/m);
       await tmux("send-keys", "ence", "Enter");
       assert.match((await friend.until(/PRIVMSG friend/)).at(-1) ?? "", / PRIVMSG friend :half a sentence$/);
       await tmux("send-keys", "C-c");

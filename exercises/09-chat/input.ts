@@ -81,13 +81,21 @@ function splitWords(text: string, count: number): string[] {
 /** What the server puts in front when it passes a text on: `:nick!user@host PRIVMSG `, at its longest. */
 const RELAY_HEAD_BYTES = 120;
 
-/** The text, as bytes, in pieces that arrive whole. A character of UTF-8 is not cut. */
+/** However long a name is that nobody has. */
+const MIN_PIECE_BYTES = 50;
+
+/** The text, as bytes, in pieces that arrive whole. */
 export function piecesFor(target: string, text: string): string[] {
-  const limit = MAX_LINE_BYTES - RELAY_HEAD_BYTES - target.length - " :\r\n".length;
+  const room = MAX_LINE_BYTES - RELAY_HEAD_BYTES - target.length - " :\r\n".length;
+  return piecesOf(text, Math.max(room, MIN_PIECE_BYTES));
+}
+
+/** Pieces of at most `limit` bytes; a character of UTF-8 is not cut. */
+export function piecesOf(text: string, limit: number): string[] {
   const pieces: string[] = [];
+  const isInside = (index: number) => (text.charCodeAt(index) & 0xc0) === 0x80;
   for (let at = 0; at < text.length; ) {
     let end = Math.min(text.length, at + limit);
-    const isInside = (index: number) => (text.charCodeAt(index) & 0xc0) === 0x80;
     for (let back = 0; end < text.length && back < 3 && isInside(end); back++) end--;
     pieces.push(text.slice(at, end));
     at = end;

@@ -129,7 +129,7 @@ describe("a conversation", () => {
   });
 });
 
-describe("limits", () => {
+describe("limits", { concurrency: 4 }, () => {
   test("flood control: a burst at once, the rest at its rate and in order; others do not wait", async () => {
     await using strict = await start(SERVER, ["--port", 0, "--flood-burst", 5, "--flood-rate", 20]);
     await using ana = await ScriptedClient.as("ana", strict.port);
@@ -287,7 +287,7 @@ describe("a crowd", () => {
   });
 });
 
-describe("the program", () => {
+describe("the program", { concurrency: 4 }, () => {
   test("SIGTERM: everybody is told, registered or not, and it exits 0", async () => {
     await using own = await start(SERVER, ["--port", 0]);
     await using ana = await ScriptedClient.as("ana", own.port);
