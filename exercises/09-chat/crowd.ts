@@ -111,17 +111,31 @@ export class Crowd implements AsyncDisposable {
     return within(arrived, `${bytes} bytes at every receiver`);
   }
 
+  /** They leave, and are gone when this resolves: their nicks are free. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#failure = new Failure("closed");
-    for (const { socket } of this.#members) socket.destroy();
+    const sockets = this.#members.map(({ socket }) => socket);
+    await Promise.all(sockets.map((socket) => leave(socket)));
+    await this.#speaker.send("QUIT").then(
+      () => this.#speaker.rest(),
+      () => {},
+    );
     await this.#speaker[Symbol.asyncDispose]();
   }
+}
+
+async function leave(socket: Socket): Promise<void> {
+  if (socket.destroyed) return;
+  const closed = once(socket, "close");
+  socket.resume().end("QUIT\r\n");
+  await within(closed, "the end of a receiver");
 }
 
 /** Connects, registers, and joins the channel. */
 async function joinAs(nick: string, port: number): Promise<Member> {
   const socket = connectSocket({ port, host: "127.0.0.1", noDelay: true });
   await within(once(socket, "connect"), "a connection");
+  socket.on("error", () => {}); // that it closes is what counts
   const joined = untilText(socket, " 366 ");
   socket.write(`NICK ${nick}\r\nUSER ${nick} 0 * :${nick}\r\nJOIN ${CHANNEL}\r\n`);
   await within(joined, `${nick} to join`);

@@ -84,6 +84,8 @@ describe(`lines (seed ${SEED})`, () => {
     const long = formatLine("s", "PRIVMSG", "#a", "x".repeat(600));
     assert.equal(long.length, MAX_LINE_BYTES - 2);
     assert.equal(withText("s", "x".repeat(600)).length, MAX_LINE_BYTES - 2);
+    for (const size of [509, 510, 511, 512, 513])
+      assert.equal(withText("s", "x".repeat(size - 3)).length, Math.min(size, MAX_LINE_BYTES - 2));
     check(
       fc.property(bytes({ maxLength: 600 }), (text) => {
         assert.ok(formatLine("", "X", shown(text), text).length <= MAX_LINE_BYTES - 2);

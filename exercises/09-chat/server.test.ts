@@ -15,6 +15,7 @@ import {
   tcpRelay,
   within,
 } from "../../shared/testing.ts";
+import { Crowd } from "./crowd.ts";
 import { ScriptedClient } from "./scripted-client.ts";
 
 const SERVER = "exercises/09-chat/server.ts";
@@ -324,19 +325,24 @@ describe("the program", { concurrency: 4 }, () => {
   });
 });
 
-test("the checks catch a server that loses, repeats or reorders", async () => {
-  // A deliberately broken peer: between server and client, it swaps two lines of what the server says.
-  await using relay = await tcpRelay(server.port, (chunk, _offset, toServer) => {
-    const text = chunk.toString("latin1");
-    const swapped = text.replace(/([^\n]* :0 a\r\n)([^\n]* :1 a\r\n)/, "$2$1");
-    return { pieces: [toServer ? chunk : Buffer.from(swapped, "latin1")] };
-  });
-  await using ana = await ScriptedClient.as("order0", server.port);
-  await using bob = await ScriptedClient.as("order1", relay.port);
-  await ana.send("PRIVMSG order1 :0 a", "PRIVMSG order1 :1 a");
-  const lines = [await bob.next(), await bob.next()];
-  assert.deepEqual(
-    lines.map((line) => / PRIVMSG order1 :(\d) a$/.exec(line ?? "")?.[1]),
-    ["1", "0"],
-  );
+test("the crowd's check catches a server that loses, repeats, reorders or changes a line", async () => {
+  const faults: Record<string, (lines: string[]) => string[]> = {
+    none: (lines) => lines,
+    loses: (lines) => lines.toSpliced(2, 1),
+    repeats: (lines) => lines.toSpliced(2, 0, lines[2] ?? ""),
+    reorders: (lines) => lines.toSpliced(2, 2, lines[3] ?? "", lines[2] ?? ""),
+    changes: (lines) => lines.toSpliced(2, 1, lines[2]?.replace("x", "y") ?? ""),
+  };
+  for (const [name, fault] of Object.entries(faults)) {
+    // A deliberately broken peer: what the server says passes through this.
+    await using relay = await tcpRelay(server.port, (chunk, _offset, toServer) => {
+      const text = chunk.toString("latin1");
+      const isTheirs = !toServer && text.includes(" :2 x");
+      return { pieces: [isTheirs ? Buffer.from(fault(text.split(/(?<=\n)/)).join(""), "latin1") : chunk] };
+    });
+    await using crowd = await Crowd.gather(relay.port, 3);
+    const saying = crowd.say(10, 20);
+    if (name === "none") assert.ok((await saying) > 0);
+    else await assert.rejects(saying, /a receiver got other bytes than were said/, name);
+  }
 });

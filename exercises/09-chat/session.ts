@@ -26,14 +26,14 @@ export interface SessionOptions {
 /** How long the last words may take. */
 const FAREWELL_MS = 1000;
 
-/** Leads the conversation to its end, and says in the log why it ended. A session of `serve()`. */
+/** Leads the conversation to its end. A session of `serve()`; what a bad peer costs is its connection and a line in the log. */
 export async function session(connection: Connection, options: SessionOptions): Promise<void> {
-  const { chat, turn, sendQueueBytes, log, debug } = options;
-  let reason = "Remote host closed the connection";
+  const { chat, turn, sendQueueBytes, debug } = options;
+  const log = (reason: string) =>
+    options.log(`${connection.peer}: ${user.nick || "unregistered"}: ${reason}`);
   const queue = new SendQueue(turn, connection, sendQueueBytes, () => {
-    reason = "Max SendQ exceeded";
-    quit(chat, user, reason);
-    log(`${connection.peer}: ${user.nick || "unregistered"}: ${reason}`);
+    log("Max SendQ exceeded");
+    quit(chat, user, "Max SendQ exceeded");
     connection.destroy(); // it would not read our last words either
   });
   const close = () => {
@@ -42,14 +42,12 @@ export async function session(connection: Connection, options: SessionOptions): 
   };
   const user = connectUser(chat, connection.peerHost, { send: (line) => queue.send(line), close });
   debug(`${connection.peer}: connected`);
-  try {
-    reason = (await converse(connection, user, options)) ?? reason;
-  } catch (error) {
-    if (!isFailure(error)) throw error;
-    if (!user.gone) reason = explain(error);
-    debug(`${connection.peer}: ${reason}`);
-  }
-  quit(chat, user, reason);
+  const reason = await converse(connection, user, options).catch((error) => {
+    if (isFailure(error)) return explain(error);
+    throw error;
+  });
+  if (reason !== undefined && !user.gone) log(reason);
+  quit(chat, user, reason ?? "Remote host closed the connection");
   debug(`${connection.peer}: ${user.nick || "unregistered"} has left`);
   connection.timeoutMs = FAREWELL_MS;
 }
