@@ -108,6 +108,8 @@ describe("registration", () => {
     const { say, connect } = room([]);
     connect("x", "::1");
     assert.match(say("x", "NICK x", "USER a!b@c*d0123456 0 * :r")[0] ?? "", /, x!~abcd01234@0::1$/);
+    connect("z", "::ffff:192.0.2.1");
+    assert.match(say("z", "NICK z", "USER z 0 * :r")[0] ?? "", /, z!~z@192\.0\.2\.1$/);
     assert.match(say("y", "NICK y", "USER !@ 0 * :")[0] ?? "", /, y!~@h$/);
   });
 
@@ -133,6 +135,12 @@ describe("registration", () => {
     const { say, user, chat } = room([]);
     say("x", "NICK ana");
     assert.equal(say("y", "NICK Ana")[0], "y< :s 433 * Ana :Nickname is already in use");
+    say("z", "NICK eva", "USER eva 0 * :Eva");
+    assert.deepEqual(
+      say("z", "PRIVMSG ana :x", "ISON ana", "USERHOST ana"),
+      ["z< :s 401 eva ana :No such nick/channel", "z< :s 303 eva :", "z< :s 302 eva :"],
+      "who is not registered yet is not there",
+    );
     quit(chat, user("x"), "gone");
     assert.deepEqual(say("y", "NICK Ana"), []);
   });

@@ -71,12 +71,15 @@ export function createChat(options: ChatOptions): Chat {
   };
 }
 
+/** An IPv4 address that came through an IPv6 socket as itself; an IPv6 address so that it is no last parameter. */
+const hostOf = (address: string) => address.replace(/^::ffff:(?=\d+\.)/i, "").replace(/^:/, "0:");
+
 /** A new connection, about which nothing is known but its address. */
 export function connectUser(chat: Chat, address: string, link: Link): User {
   const nowMs = chat.options.nowMs();
   const user: User = {
     link,
-    host: address.startsWith(":") ? `0${address}` : address, // an IPv6 address must not look like a last parameter
+    host: hostOf(address),
     nick: "",
     username: "",
     realName: "",
