@@ -138,8 +138,8 @@ describe("limits", { concurrency: 4 }, () => {
     const lines = Array.from({ length: 25 }, (_, i) => `PRIVMSG bob :${i}`);
     const begin = performance.now();
     await ana.send(...lines);
-    assert.equal((await bob.ask()).filter((line) => line.includes("PONG")).length, 0);
-    assert.ok(performance.now() - begin < 600, "bob is answered meanwhile");
+    await bob.ask();
+    assert.ok(!bob.heard.some((line) => line.endsWith(" 24")), "bob is answered meanwhile");
     await bob.until(/ 24$/);
     const tookMs = performance.now() - begin;
     assert.ok(tookMs >= 900, `20 lines at 20 a second take a second, not ${tookMs.toFixed()} ms`);
@@ -165,22 +165,28 @@ describe("limits", { concurrency: 4 }, () => {
   });
 
   test("silence: a PING, and without an answer the end; one that answers stays", async () => {
-    await using strict = await start(SERVER, ["--port", 0, "--ping-interval", "0.4"]);
+    await using strict = await start(SERVER, ["--port", 0, "--ping-interval", "0.7"]);
     await using dead = await ScriptedClient.as("dead", strict.port);
     await using alive = await ScriptedClient.as("alive", strict.port);
     await Promise.all([dead, alive].map((client) => client.ask("JOIN #a")));
     const answering = (async () => {
-      for (let line = await alive.next(); line !== undefined; line = await alive.next()) {
-        if (line.startsWith("PING ")) await alive.send(line.replace("PING", "PONG"));
-        if (line.includes(" QUIT ")) return line;
+      const quits: string[] = [];
+      for (let pings = 0; pings < 3; ) {
+        const line = await alive.next();
+        if (line === undefined) return ["alive was cut off"];
+        if (line.includes(" QUIT ")) quits.push(line);
+        if (!line.startsWith("PING ")) continue;
+        await alive.send(line.replace("PING", "PONG"));
+        pings++;
       }
-      return "alive was cut off";
+      return quits;
     })();
     assert.deepEqual((await dead.rest()).slice(-2), [
       "PING chat.netlab.example",
-      "ERROR :Closing Link: 127.0.0.1 (Ping timeout: 0.4 seconds)",
+      "ERROR :Closing Link: 127.0.0.1 (Ping timeout: 0.7 seconds)",
     ]);
-    assert.equal(await within(answering, "QUIT"), ":dead!~dead@127.0.0.1 QUIT :Ping timeout: 0.4 seconds");
+    const expected = [":dead!~dead@127.0.0.1 QUIT :Ping timeout: 0.7 seconds"];
+    assert.deepEqual(await within(answering, "three PINGs"), expected);
   });
 
   test("who does not register in time is closed, however busy", async () => {
