@@ -1,5 +1,5 @@
 /** The user's calls: offered, taken, refused, and open. An open one needs the server no longer. */
-import { type Connection, formatAddress } from "../../shared/connection.ts";
+import { type Connection, formatAddress, TimeoutError } from "../../shared/connection.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { connect } from "../../shared/tcp.ts";
 import { type Ringing, ring } from "./call.ts";
@@ -22,6 +22,9 @@ export interface CallsOptions {
 /** How long the one who takes a call waits for the caller's end to answer. */
 const DIAL_MS = 10_000;
 
+const FAREWELL_MS = 1000;
+/** Who takes nothing for so long while something waits is gone. To be silent is allowed. */
+const STALL_MS = 10_000;
 /** Offers that are remembered; with more of them the oldest is forgotten. */
 const MAX_OFFERS = 20;
 
@@ -52,6 +55,7 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       if (!isFailure(error)) throw error;
       note(`no call to ${nick}: ${explain(error)}`);
     } finally {
+      ringing.get(id)?.cancel();
       ringing.delete(id);
     }
   }
@@ -69,7 +73,8 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
   }
 
   function begin(nick: string, connection: Connection): void {
-    connection.timeoutMs = 0; // people think
+    connection.timeoutMs = STALL_MS;
+    open.get(fold(nick))?.stopReading(); // an earlier call with the same ends with this one
     open.set(fold(nick), connection);
     note(`the call with ${nick} is open, directly to ${connection.peer}; /query =${nick} to talk there`);
     const talk = listen(nick, connection).finally(() => talking.delete(talk));
@@ -80,7 +85,7 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
     let why = "";
     try {
       for (;;) {
-        const line = await connection.readLine(MAX_CALL_LINE_BYTES, "latin1");
+        const line = await nextLine(connection);
         if (line === undefined) break;
         print(formatSaid(`=${nick}`, nick, line));
       }
@@ -91,7 +96,7 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
     }
     if (open.get(fold(nick)) === connection) open.delete(fold(nick));
     note(`the call with ${nick} has ended${why}`);
-    connection.timeoutMs = 1000;
+    connection.timeoutMs = FAREWELL_MS;
     await connection.close();
   }
 
@@ -115,9 +120,10 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       await tell("NOTICE", nick, REJECTION);
       note(`the call of ${nick} is refused`);
     },
-    rejected(nick: string): void {
+    /** The call that rings will not be answered: the other refuses it, or there is no such nick. */
+    refused(nick: string, why: string): void {
       if (!ringing.has(fold(nick))) return;
-      note(`${nick} does not take the call`);
+      note(`${nick} ${why}`);
       ringing.get(fold(nick))?.cancel();
     },
     hangUp(nick: string): void {
@@ -131,7 +137,13 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
     async say(nick: string, text: string): Promise<boolean> {
       const connection = open.get(fold(nick));
       if (connection === undefined) return false;
-      await connection.write(Buffer.from(`${text}\n`, "latin1"));
+      try {
+        await connection.write(Buffer.from(`${text}\n`, "latin1"));
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        note(`${nick} has not taken that: ${explain(error)}`);
+        connection.destroy();
+      }
       return true;
     },
     /** Ends all calls; resolves when they are closed. */
@@ -148,4 +160,15 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       return open.size > 0;
     },
   };
+}
+
+/** The next line of a call, however long it takes to come; undefined at the end. */
+async function nextLine(connection: Connection): Promise<string | undefined> {
+  for (;;) {
+    try {
+      return await connection.readLine(MAX_CALL_LINE_BYTES, "latin1");
+    } catch (error) {
+      if (!(error instanceof TimeoutError)) throw error;
+    }
+  }
 }

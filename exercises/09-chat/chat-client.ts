@@ -145,6 +145,9 @@ async function handle(session: Session, message: Message): Promise<boolean> {
     case "433":
       if (!state.isRegistered) await tryAnotherNick(session);
       return true;
+    case "401":
+      session.user.calls.refused(text, "is not there");
+      return true;
     case "NICK":
       if (fold(nickOf(message.source)) === fold(state.me)) {
         state.me = first;
@@ -170,7 +173,7 @@ function handleCall({ state, calls }: User, { source, command, params }: Message
   const [target = "", text = ""] = params;
   const request = ctcpOf(text);
   if (request === undefined || !/^DCC /i.test(request) || fold(target) !== fold(state.me)) return false;
-  if (isRejection(request)) calls.rejected(nickOf(source));
+  if (isRejection(request)) calls.refused(nickOf(source), "does not take the call");
   else if (command === "PRIVMSG") calls.offered(nickOf(source), hostOf(source), request);
   return true;
 }

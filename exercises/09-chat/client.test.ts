@@ -162,9 +162,14 @@ describe("calls", { concurrency: 4 }, () => {
     ana.type("/call callee");
     await bob.output(/^-- caller calls/m);
     bob.type("/decline caller");
-    await ana.output(/^-- callee does not take the call$/m);
+    await ana.output(
+      /^-- callee does not take the call\n-- the call to callee has ended before it was answered$/m,
+    );
     ana.type("/call nobody-there");
-    await ana.output(/^-- no call to nobody-there: no answer within 1 s$/m);
+    await ana.output(/^-- nobody-there is not there$/m);
+    await using _ = await ScriptedClient.as("deaf", server.port);
+    ana.type("/call deaf");
+    await ana.output(/^-- no call to deaf: no answer within 1 s$/m);
     bob.type("/accept caller", "/hangup caller", "/call callee2", "/accept nobody");
     await bob.output(/^-- caller is not calling$/m);
     await bob.output(/^-- there is no call with caller$/m);
