@@ -208,6 +208,32 @@ describe("calls", { concurrency: 4 }, () => {
     trap.close();
   });
 
+  test("an offer in a channel or a NOTICE is none; of many offers the last twenty are remembered", async () => {
+    let connections = 0;
+    const trap = createServer((socket) => {
+      connections++;
+      socket.end();
+    }).listen(0, "127.0.0.1");
+    await once(trap, "listening");
+    const { port } = trap.address() as AddressInfo;
+    await using bob = await user("patient");
+    await using mia = await ScriptedClient.as("mia", server.port);
+    await mia.ask("JOIN #offers");
+    bob.type("/join #offers");
+    await mia.until(/patient.* JOIN/);
+    const offer = `:\x01DCC CHAT chat 2130706433 ${port}\x01`;
+    await mia.send(`PRIVMSG #offers ${offer}`, `NOTICE patient ${offer}`);
+    await bob.output(/^\[#offers\] -- mia sent a CTCP request: DCC$/m);
+    for (let i = 0; i <= 20; i++) await mia.send(`NICK mia${i}`, `PRIVMSG patient ${offer}`);
+    await bob.output(/^-- mia20 calls/m);
+    assert.doesNotMatch(bob.stdout, /^-- mia calls/m);
+    bob.type("/accept mia0", "/accept mia20");
+    await bob.output(/^-- mia0 is not calling$/m);
+    await bob.output(/^-- the call with mia20 has ended$/m);
+    assert.equal(connections, 1);
+    trap.close();
+  });
+
   test("a call is one connection: a second caller finds nobody, and a line without end is cut off", async () => {
     await using ana = await user("single");
     await using eve = await ScriptedClient.as("eva", server.port);
@@ -258,14 +284,21 @@ test(
       await screen(/^<typist>/m);
       await tmux("send-keys", "/query friend", "Enter");
       await screen(/^\[friend\] <typist>$/m);
-      await tmux("send-keys", "half a sent");
-      await screen(/^\[friend\] <typist> half a sent$/m);
+      const typed = `${"long and ".repeat(10)}half a sent`; // more than a row
+      await tmux("send-keys", typed);
+      await screen(/half a sent$/m);
       await using friend = await ScriptedClient.as("friend", server.port);
       await friend.send("PRIVMSG typist :interrupting \x1b[2J you");
       const shown = await screen(/interrupting/);
-      assert.match(shown, /^\[friend\] <friend> interrupting \[2J you\n\[friend\] <typist> half a sent\n/m);
+      const rows = shown.slice(shown.indexOf("[friend] <friend>")).replace(/\n+$/, "").split("\n");
+      assert.equal(rows[0], "[friend] <friend> interrupting [2J you");
+      assert.equal(rows.slice(1).join(""), `[friend] <typist> ${typed}`);
+      assert.equal(shown.match(/<typist> long and/g)?.length, 1, "it stands there once");
       await tmux("send-keys", "ence", "Enter");
-      assert.match((await friend.until(/PRIVMSG friend/)).at(-1) ?? "", / PRIVMSG friend :half a sentence$/);
+      assert.match(
+        (await friend.until(/PRIVMSG friend/)).at(-1) ?? "",
+        / PRIVMSG friend :.*half a sentence$/,
+      );
       await tmux("send-keys", "C-c");
       await friend.ask();
       for (let i = 0; i < 100 && (await tmux("has-session")).code === 0; i++);
