@@ -1,0 +1,352 @@
+/**
+ * A request's way through the cache (RFC 9111 §4): answered from the store, or by the origin, and then stored for the next.
+ * Those who ask for the same at the same time wait for the first one's answer and share it.
+ */
+import { explain, isFailure } from "../../shared/errors.ts";
+import { encodeResponse, type Fields, type ResponseHead } from "../../shared/http.ts";
+import { type Framing, readBody } from "../../shared/http-body.ts";
+import { endToEnd as forThisHop } from "../../shared/http-relay.ts";
+import { formatDate } from "../../shared/http-serving.ts";
+import { cacheControl } from "./directives.ts";
+import type { Meta, ObjectWriter } from "./object-file.ts";
+import { OriginError, type OriginResponse, type Origins } from "./origin.ts";
+import { type CacheStatus, parseTarget, type Target } from "./protocol.ts";
+import { cacheStatusLine, type Exchange, sendArriving, sendPage, sendStored } from "./respond.ts";
+import { hasValidator, isStorable } from "./rules.ts";
+import {
+  describes,
+  endToEnd,
+  invalidated,
+  isAbout,
+  isConditional,
+  isForOrigin,
+  storedFields,
+  updatedFields,
+  variantOf,
+  withValidators,
+} from "./selection.ts";
+import type { Entry, Store } from "./store.ts";
+import { Transfer } from "./transfer.ts";
+
+export interface ProxyExchange extends Exchange {
+  target: Target;
+  framing: Framing;
+}
+
+export interface CacheOptions {
+  store: Store;
+  origins: Origins;
+  maxObjectBytes: number;
+  forwardedFor: boolean;
+  log: (line: string) => void;
+  debug: (line: string) => void;
+}
+
+/** What came of the requests. */
+export interface Counts {
+  hits: number;
+  misses: number;
+  validated: number;
+  collapsed: number;
+  passed: number;
+}
+
+/** Server errors that stale-if-error is about (RFC 5861 §4). */
+const ORIGIN_FAILED = [500, 502, 503, 504];
+
+export class Cache {
+  readonly #options: CacheOptions;
+  readonly #store: Store;
+  readonly counts: Counts = { hits: 0, misses: 0, validated: 0, collapsed: 0, passed: 0 };
+  /** Addresses that are being asked for, until the head of the answer is there. */
+  readonly #pending = new Map<string, Promise<void>>();
+
+  constructor(options: CacheOptions) {
+    this.#options = options;
+    this.#store = options.store;
+  }
+
+  /** Answers the request. Throws what breaks the client's connection, and before anything is sent `OriginError`. */
+  async answer(exchange: ProxyExchange): Promise<void> {
+    const { head, target, framing } = exchange;
+    const isRead = head.method === "GET" || head.method === "HEAD";
+    if (!isRead || framing.kind !== "none" || isForOrigin(head.fields)) {
+      this.counts.passed++;
+      return this.#forward(exchange, undefined, { fwd: isRead ? "bypass" : "method" });
+    }
+    for (let isCollapsed = false; ; isCollapsed = true) {
+      const entry = this.#store.find(target.url, head.fields);
+      const verdict = entry?.policy.judge(head.fields, Date.now());
+      if (entry !== undefined && verdict !== undefined && verdict !== "expired" && verdict !== "request") {
+        const how: CacheStatus = isCollapsed ? { fwd: "uri-miss", collapsed: true } : { hit: true };
+        if (await this.#hit(exchange, entry, how)) {
+          if (verdict === "stale-while-revalidate") this.#refresh(exchange, entry);
+          return;
+        }
+        continue;
+      }
+      if (cacheControl(head.fields).has("only-if-cached")) {
+        const lines = [cacheStatusLine({ detail: "only-if-cached" })];
+        return sendPage(
+          exchange,
+          504,
+          "The cache has no fresh copy, and was told not to ask for one.",
+          lines,
+        );
+      }
+      const pending = this.#pending.get(target.url);
+      if (pending !== undefined && !isCollapsed && isCollapsible(exchange)) {
+        await pending;
+        continue;
+      }
+      const others = this.#store.variants(target.url).length > 0 ? "vary-miss" : "uri-miss";
+      const fwd = entry === undefined ? others : verdict === "request" ? "request" : "stale";
+      return this.#lead(exchange, entry, { fwd });
+    }
+  }
+
+  async #hit(exchange: ProxyExchange, entry: Entry, how: CacheStatus): Promise<boolean> {
+    if (how.collapsed) this.counts.collapsed++;
+    else this.counts.hits++;
+    this.#store.touch(entry);
+    return sendStored(exchange, this.#store, entry, how);
+  }
+
+  /** Asks the origin; who asks for the same meanwhile waits. */
+  async #lead(exchange: ProxyExchange, entry: Entry | undefined, status: CacheStatus): Promise<void> {
+    const { url } = exchange.target;
+    this.counts.misses++;
+    if (this.#pending.has(url) || !isCollapsible(exchange)) return this.#forward(exchange, entry, status);
+    let settle = () => {};
+    this.#pending.set(url, new Promise((resolve) => (settle = resolve)));
+    const onHead = () => {
+      this.#pending.delete(url);
+      settle();
+    };
+    try {
+      await this.#forward(exchange, entry, status, onHead);
+    } finally {
+      if (settle !== undefined) onHead();
+    }
+  }
+
+  /** Asks the origin and passes its answer on; `stored` is what it may confirm. */
+  async #forward(
+    exchange: ProxyExchange,
+    stored: Entry | undefined,
+    status: CacheStatus,
+    onHead = () => {},
+  ): Promise<void> {
+    const { head } = exchange;
+    const isValidating = stored !== undefined && head.method === "GET" && hasValidator(stored.fields);
+    let response: OriginResponse;
+    try {
+      response = await this.#ask(
+        exchange,
+        isValidating ? withValidators(head.fields, stored.fields) : head.fields,
+      );
+    } catch (error) {
+      if (!(error instanceof OriginError) || stored === undefined) throw error;
+      if (!stored.policy.outlives("disconnected", head.fields, Date.now())) throw error;
+      this.#options.debug(`${stored.url}: ${explain(error)}; served stale`);
+      if (await this.#hit(exchange, stored, { hit: true, fwd: "stale", detail: "disconnected" })) return;
+      throw error;
+    }
+    if (stored !== undefined && ORIGIN_FAILED.includes(response.status)) {
+      if (stored.policy.outlives("error", head.fields, Date.now())) {
+        response.connection.destroy();
+        if (await this.#hit(exchange, stored, { hit: true, fwd: "stale", fwdStatus: response.status }))
+          return;
+      }
+    }
+    if (isValidating && response.status === 304) {
+      response.release();
+      if (isAbout(response.fields, stored.fields)) {
+        this.#freshen(stored, response);
+        this.counts.validated++;
+        onHead();
+        this.#store.touch(stored);
+        if (await sendStored(exchange, this.#store, stored, { ...status, fwdStatus: 304 })) return;
+      } else this.#store.remove(stored);
+      // It confirms what we do not have: all of it is needed.
+      return this.#forward(exchange, undefined, status, onHead);
+    }
+    this.#learn(exchange, response);
+    await this.#pass(exchange, response, status, onHead);
+  }
+
+  #ask(exchange: ProxyExchange, fields: Fields): Promise<OriginResponse> {
+    const { connection, head, target, framing } = exchange;
+    const address = connection.peer.slice(0, connection.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
+    const forwarded = [...fields.all("X-Forwarded-For"), address].join(", ");
+    return this.#options.origins.fetch({
+      method: head.method,
+      target,
+      fields: this.#options.forwardedFor
+        ? fields.replace(["X-Forwarded-For"], [["X-Forwarded-For", forwarded]])
+        : fields,
+      minor: head.minor,
+      upload: framing.kind === "none" ? undefined : { from: connection, framing },
+      onInterim: (interim) => sendInterim(exchange, interim),
+    });
+  }
+
+  #freshen(entry: Entry, { fields, requestTimeMs, responseTimeMs }: OriginResponse): void {
+    const updated = updatedFields(entry.fields, withDate(fields, responseTimeMs));
+    this.#store.freshen(entry, updated, requestTimeMs, responseTimeMs);
+  }
+
+  /** What an answer says about what is stored already (RFC 9111 §4.3.5, §4.4). */
+  #learn({ head, target }: ProxyExchange, response: OriginResponse): void {
+    for (const url of invalidated(head, target.url, response.status, response.fields)) {
+      const key = keyOf(url);
+      if (key !== undefined) this.#store.purge(key);
+    }
+    if (head.method !== "HEAD" || response.status === 304 || response.status >= 500) return;
+    const entry = this.#store.find(target.url, head.fields);
+    if (entry?.file === undefined) return;
+    const isSame =
+      response.status === entry.status && describes(response.fields, entry.fields, entry.file.bodyBytes);
+    if (isSame) this.#freshen(entry, response);
+    else this.#store.remove(entry);
+  }
+
+  /** Passes the answer on as it comes, and stores it if it may be stored. */
+  async #pass(
+    exchange: ProxyExchange,
+    response: OriginResponse,
+    status: CacheStatus,
+    onHead: () => void,
+  ): Promise<void> {
+    const fields = withDate(forThisHop(response.fields), response.responseTimeMs);
+    const { transfer, entry } = this.#receive(exchange, response);
+    const reader = transfer.attach();
+    this.#fill(exchange.target, response, transfer);
+    onHead();
+    const ttl = entry && Math.floor((entry.policy.freshUntilMs - Date.now()) / 1000);
+    const line = cacheStatusLine({
+      ...status,
+      ...(entry === undefined ? {} : { stored: true }),
+      ...(ttl === undefined ? {} : { ttl }),
+    });
+    await sendArriving(exchange, { ...response, fields: endToEnd(fields) }, reader, transfer, [line]);
+    if (!response.isUploaded()) exchange.keepAlive = false;
+  }
+
+  /** A place for the body, in the store if it may be stored. */
+  #receive(
+    { head, target }: ProxyExchange,
+    response: OriginResponse,
+  ): { transfer: Transfer; entry: Entry | undefined } {
+    const { log } = this.#options;
+    const { maxObjectBytes } = this.#options;
+    const { framing, status, reason, requestTimeMs, responseTimeMs } = response;
+    const isTooLarge = framing.kind === "length" && framing.bytes > maxObjectBytes;
+    // Where a body ends by closing, one that was cut off looks like one that is whole.
+    const isWhole = framing.kind !== "close";
+    if (!isStorable(head, response) || isTooLarge || !isWhole) {
+      const isAnswer = head.method === "GET" && status < 500 && status !== 206 && status !== 304;
+      const old = isAnswer ? this.#store.find(target.url, head.fields) : undefined;
+      if (old !== undefined) this.#store.remove(old);
+      return { transfer: new Transfer({ log }), entry: undefined };
+    }
+    const fields = withDate(storedFields(response.fields), responseTimeMs);
+    const variant = variantOf(response.fields, head.fields);
+    const meta: Meta = {
+      url: target.url,
+      variant,
+      status,
+      reason,
+      fields: [...fields],
+      requestTimeMs,
+      responseTimeMs,
+    };
+    const writer = this.#store.begin(meta);
+    if (writer === undefined) return { transfer: new Transfer({ log }), entry: undefined };
+    return this.#receiveInto(writer, meta);
+  }
+
+  #receiveInto(writer: ObjectWriter, meta: Meta): { transfer: Transfer; entry: Entry } {
+    const transfer: Transfer = new Transfer({
+      writer,
+      maxStoredBytes: this.#options.maxObjectBytes,
+      onStored: (bytes) => this.#store.grow(bytes),
+      onWhole: (content) => this.#store.complete(entry, writer, content),
+      onAbandoned: () => this.#store.fail(entry, writer),
+      log: this.#options.log,
+    });
+    const entry = this.#store.addArriving(meta, transfer);
+    return { transfer, entry };
+  }
+
+  /** Reads the body while others send it on. */
+  #fill({ url }: Target, response: OriginResponse, transfer: Transfer): void {
+    const { connection, framing } = response;
+    transfer.fill(readBody(connection, framing)).then(response.release, (error: unknown) => {
+      connection.destroy();
+      if (!isFailure(error)) throw error;
+      this.#options.debug(`${url}: ${explain(error)}`);
+    });
+  }
+
+  /** Validates what has just been sent stale, behind the client's back (RFC 5861 §3). */
+  #refresh(exchange: ProxyExchange, stored: Entry): void {
+    const { url } = exchange.target;
+    if (this.#pending.has(url)) return;
+    const plain = exchange.head.fields.replace([
+      "If-None-Match",
+      "If-Modified-Since",
+      "Range",
+      "If-Range",
+      "Cache-Control",
+    ]);
+    const fields = hasValidator(stored.fields) ? withValidators(plain, stored.fields) : plain;
+    const head = { ...exchange.head, method: "GET", fields };
+    const refreshed = this.#options.origins
+      .fetch({ method: "GET", target: exchange.target, fields, minor: head.minor })
+      .then((response) => {
+        if (response.status === 304) {
+          response.release();
+          if (isAbout(response.fields, stored.fields)) this.#freshen(stored, response);
+          else this.#store.remove(stored);
+        } else if (ORIGIN_FAILED.includes(response.status)) response.connection.destroy();
+        else this.#fill(exchange.target, response, this.#receive({ ...exchange, head }, response).transfer);
+      })
+      .catch((error: unknown) => {
+        if (!isFailure(error)) throw error;
+        this.#options.debug(`${url}: ${explain(error)}`);
+      })
+      .finally(() => this.#pending.delete(url));
+    this.#pending.set(url, refreshed);
+  }
+}
+
+/** Requests with wishes of their own are not made to wait for an answer that may not suit them. */
+function isCollapsible({ head: { method, fields } }: ProxyExchange): boolean {
+  const special = ["Range", "Authorization", "Cache-Control", "Pragma"];
+  return (
+    method === "GET" && !isConditional(fields) && !special.some((name) => fields.get(name) !== undefined)
+  );
+}
+
+/** The recipient adds the date that the origin left out (RFC 9110 §6.6.1). */
+const withDate = (fields: Fields, timeMs: number) =>
+  fields.get("Date") === undefined ? fields.replace([], [["Date", formatDate(timeMs)]]) : fields;
+
+function keyOf(url: string): string | undefined {
+  try {
+    return parseTarget("GET", url).url;
+  } catch (error) {
+    if (isFailure(error)) return undefined; // not http: nothing of it is stored
+    throw error;
+  }
+}
+
+/** HTTP/1.0 knows of none (RFC 9110 §15.2). */
+function sendInterim({ connection, head }: ProxyExchange, interim: ResponseHead): void {
+  if (head.minor === 0 || connection.closed) return;
+  const bytes = encodeResponse({ ...interim, fields: forThisHop(interim.fields) });
+  connection.write(Buffer.from(bytes, "latin1")).catch((error: unknown) => {
+    if (!isFailure(error)) throw error; // the client has gone: that shows when the response is sent
+  });
+}

@@ -1,0 +1,289 @@
+/**
+ * The stored responses: found by address and variant, bounded in bytes on the disk and in memory, least recently used out
+ * first. The index is in memory alone; after a crash it is read again from the heads of the files.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { Fields } from "../../shared/http.ts";
+import {
+  type Meta,
+  OBJECT,
+  type ObjectFile,
+  ObjectWriter,
+  openObject,
+  PART,
+  readBodyOf,
+  readObject,
+  rewriteHead,
+} from "./object-file.ts";
+import { Policy } from "./rules.ts";
+import { isVariant } from "./selection.ts";
+import { type Transfer, WINDOW_BYTES } from "./transfer.ts";
+
+/** A stored response, or one that is being received and stored. */
+export interface Entry extends Omit<Meta, "fields"> {
+  fields: Fields;
+  policy: Policy;
+  /** Where it is; none while it is still coming. */
+  file: ObjectFile | undefined;
+  /** From where it is coming. */
+  transfer: Transfer | undefined;
+  /** The whole body, if it is in memory. */
+  content: Buffer | undefined;
+  /** A whole response, ready to be sent, and until when it may be, in milliseconds since 1970. */
+  prepared: { bytes: Buffer; fromMs: number; untilMs: number } | undefined;
+}
+
+export interface StoreOptions {
+  folder: string;
+  maxBytes: number;
+  maxMemoryBytes: number;
+  log: (line: string) => void;
+}
+
+/** What a file takes of the disk besides its bytes, so that a million of empty ones count for something. */
+const FILE_COST_BYTES = 4096;
+const costOf = ({ bodyOffset, bodyBytes }: ObjectFile) => bodyOffset + bodyBytes + FILE_COST_BYTES;
+
+export class Store {
+  readonly #options: StoreOptions;
+  readonly #byUrl = new Map<string, Entry[]>();
+  /** All that are on the disk, those used last at the end. */
+  readonly #recent = new Set<Entry>();
+  readonly #inMemory = new Set<Entry>();
+  /** On the disk, those included that are being written. */
+  bytes = 0;
+  memoryBytes = 0;
+  #lastName = 0;
+
+  /** Reads what is in the folder. Throws `Failure` where it cannot be used. */
+  constructor(options: StoreOptions) {
+    this.#options = options;
+    const { folder } = options;
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      lock(folder);
+      const names = readdirSync(folder);
+      for (const name of names) if (name.endsWith(PART)) rmSync(join(folder, name));
+      this.#rebuild(names.filter((name) => name.endsWith(OBJECT)));
+    } catch (error) {
+      throw new Failure(`cannot use ${folder} for the cache`, { cause: error });
+    }
+  }
+
+  get objects(): number {
+    return this.#recent.size;
+  }
+
+  #rebuild(names: readonly string[]): void {
+    const found: Entry[] = [];
+    for (const name of names) {
+      const path = join(this.#options.folder, name);
+      const object = readObject(path);
+      if (object === undefined) {
+        this.#options.log(`${path} is damaged, and dropped`);
+        rmSync(path, { force: true });
+        continue;
+      }
+      found.push({ ...entryOf(object.meta), file: object.file });
+    }
+    // Of two for the same, a crash between writing one and removing the other left both.
+    for (const entry of found.sort((a, b) => a.responseTimeMs - b.responseTimeMs)) {
+      this.#insert(entry);
+      if (entry.file !== undefined) this.bytes += costOf(entry.file);
+      this.#recent.add(entry);
+    }
+    this.#makeRoom();
+  }
+
+  /** The stored response that this request selects (RFC 9111 §4.1), of several the latest. */
+  find(url: string, request: Fields): Entry | undefined {
+    return this.#byUrl.get(url)?.findLast(({ variant }) => isVariant(variant, request));
+  }
+
+  /** All that is stored for the address. */
+  variants(url: string): readonly Entry[] {
+    return this.#byUrl.get(url) ?? [];
+  }
+
+  /** A place for a body; `undefined` if there is none. */
+  begin(meta: Meta): ObjectWriter | undefined {
+    try {
+      this.#lastName = Math.max(this.#lastName + 1, Date.now());
+      return new ObjectWriter(join(this.#options.folder, this.#lastName.toString(36)), meta);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#options.log(`cannot store: ${explain(error)}`);
+      return undefined;
+    }
+  }
+
+  /** An entry whose body is on its way: from now on it is found. */
+  addArriving(meta: Meta, transfer: Transfer): Entry {
+    const entry = { ...entryOf(meta), transfer };
+    this.#insert(entry);
+    return entry;
+  }
+
+  #insert(entry: Entry): void {
+    const same = this.variants(entry.url).filter((other) => isSameVariant(other, entry));
+    for (const other of same) this.remove(other);
+    const others = this.#byUrl.get(entry.url);
+    if (others === undefined) this.#byUrl.set(entry.url, [entry]);
+    else others.push(entry);
+  }
+
+  /** Bytes of a body have been written: room is made for them. */
+  grow(bytes: number): void {
+    this.bytes += bytes;
+    this.#makeRoom();
+  }
+
+  /** Its body is whole. */
+  complete(entry: Entry, writer: ObjectWriter, content: Buffer | undefined): void {
+    this.bytes -= writer.bodyBytes;
+    entry.transfer = undefined;
+    try {
+      entry.file = writer.finish(metaOf(entry));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#options.log(`cannot store: ${explain(error)}`);
+    }
+    if (entry.file === undefined) {
+      writer.abandon();
+      return this.remove(entry);
+    }
+    // It was invalidated, or replaced, on its way.
+    if (!this.variants(entry.url).includes(entry)) return rmSync(entry.file.path, { force: true });
+    this.bytes += costOf(entry.file);
+    this.#recent.add(entry);
+    if (content !== undefined) this.#remember(entry, content);
+    this.#makeRoom();
+  }
+
+  /** Its body will not come, or cannot be kept. */
+  fail(entry: Entry, writer: ObjectWriter): void {
+    this.bytes -= writer.bodyBytes;
+    entry.transfer = undefined;
+    this.remove(entry);
+  }
+
+  /** Used just now. */
+  touch(entry: Entry): void {
+    if (this.#recent.delete(entry)) this.#recent.add(entry);
+    if (this.#inMemory.delete(entry)) this.#inMemory.add(entry);
+  }
+
+  /** The body of a small one, from memory or from the disk; `undefined` if it is damaged, and then it is dropped. */
+  contentOf(entry: Entry): Buffer | undefined {
+    if (entry.content !== undefined || entry.file === undefined) return entry.content;
+    const content = readBodyOf(entry.file);
+    if (content === undefined) this.#dropDamaged(entry);
+    else this.#remember(entry, content);
+    return content;
+  }
+
+  /** A descriptor for the body of a large one; `undefined` if it is damaged, and then it is dropped. */
+  open(entry: Entry): number | undefined {
+    const fd = entry.file && openObject(entry.file);
+    if (fd === undefined) this.#dropDamaged(entry);
+    return fd;
+  }
+
+  #dropDamaged(entry: Entry): void {
+    this.#options.log(`${entry.file?.path} is damaged, and dropped`);
+    this.remove(entry);
+  }
+
+  #remember(entry: Entry, content: Buffer): void {
+    if (content.length > WINDOW_BYTES || content.length > this.#options.maxMemoryBytes) return;
+    entry.content = content;
+    this.#inMemory.add(entry);
+    this.memoryBytes += content.length;
+    for (const oldest of this.#inMemory) {
+      if (this.memoryBytes <= this.#options.maxMemoryBytes) return;
+      this.#forget(oldest);
+    }
+  }
+
+  #forget(entry: Entry): void {
+    if (!this.#inMemory.delete(entry)) return;
+    this.memoryBytes -= entry.content?.length ?? 0;
+    entry.content = undefined;
+    entry.prepared = undefined;
+  }
+
+  /** The origin has confirmed it, with newer fields (RFC 9111 §4.3.4). */
+  freshen(entry: Entry, fields: Fields, requestTimeMs: number, responseTimeMs: number): void {
+    Object.assign(entry, { fields, requestTimeMs, responseTimeMs, prepared: undefined });
+    entry.policy = new Policy(entry);
+    if (entry.file !== undefined && !rewriteHead(entry.file, metaOf(entry))) this.remove(entry);
+  }
+
+  remove(entry: Entry): void {
+    const left = this.variants(entry.url).filter((other) => other !== entry);
+    if (left.length === 0) this.#byUrl.delete(entry.url);
+    else this.#byUrl.set(entry.url, left);
+    this.#forget(entry);
+    entry.prepared = undefined;
+    if (!this.#recent.delete(entry) || entry.file === undefined) return;
+    this.bytes -= costOf(entry.file);
+    rmSync(entry.file.path, { force: true });
+  }
+
+  /** Removes all that is stored for the address, or for all addresses; says how many there were. */
+  purge(url?: string): number {
+    const all = url === undefined ? [...this.#byUrl.values()].flat() : [...this.variants(url)];
+    for (const entry of all) this.remove(entry);
+    return all.length;
+  }
+
+  /** Others may use the folder from now on. */
+  close(): void {
+    rmSync(join(this.#options.folder, LOCK), { force: true });
+  }
+
+  #makeRoom(): void {
+    for (const oldest of this.#recent) {
+      if (this.bytes <= this.#options.maxBytes) return;
+      this.remove(oldest);
+    }
+  }
+}
+
+const LOCK = "lock";
+
+/** Two processes in one folder would remove each other's files. The lock of one that was killed does not count. */
+function lock(folder: string): void {
+  const path = join(folder, LOCK);
+  if (existsSync(path)) {
+    const pid = Number(readFileSync(path, "utf8"));
+    if (pid !== process.pid && isRunning(pid))
+      throw new Failure(`process ${pid} uses it; choose another with --cache-dir, or remove ${path}`);
+  }
+  writeFileSync(path, String(process.pid));
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    return pid > 0 && process.kill(pid, 0);
+  } catch {
+    return false; // it is gone, or somebody else's, who could not have written here
+  }
+}
+
+function entryOf(meta: Meta): Entry {
+  const fields = new Fields(meta.fields);
+  const nothing = { file: undefined, transfer: undefined, content: undefined, prepared: undefined };
+  return { ...meta, fields, policy: new Policy({ ...meta, fields }), ...nothing };
+}
+
+function metaOf({ url, variant, status, reason, fields, requestTimeMs, responseTimeMs }: Entry): Meta {
+  return { url, variant, status, reason, fields: [...fields], requestTimeMs, responseTimeMs };
+}
+
+/** Stored for the same requests. */
+const isSameVariant = (a: Entry, b: Entry) =>
+  Object.keys(a.variant).length === Object.keys(b.variant).length &&
+  Object.entries(a.variant).every(([name, value]) => b.variant[name] === value);
