@@ -184,6 +184,24 @@ export function readBodyOf(file: ObjectFile): Buffer | undefined {
   }
 }
 
+/** Writes all of it anew as `path`, with another meta. Throws the system's error. */
+export function copyObject(file: ObjectFile, path: string, meta: Meta): ObjectFile | undefined {
+  const fd = openObject(file);
+  if (fd === undefined) return undefined;
+  const writer = new ObjectWriter(path, meta);
+  try {
+    while (writer.bodyBytes < file.bodyBytes)
+      writer.append(readSome(fd, file.bodyOffset + writer.bodyBytes, file.bodyBytes - writer.bodyBytes));
+    return writer.finish(meta);
+  } catch (error) {
+    writer.abandon();
+    throw error;
+  } finally {
+    writer.close();
+    closeSync(fd);
+  }
+}
+
 /**
  * Writes the head anew, in its place: torn by a crash, its sum would not fit, and the object be dropped. False if it does not
  * fit in front of the body, or cannot be written: then the file still says what is no longer true.

@@ -71,7 +71,8 @@ await program({
     const denyPrivate = settings.denyPrivate || (!isLoopback(host) && !settings.allowPrivate);
     const store = new Store({ folder, maxBytes: settings.cacheSize, maxMemoryBytes: settings.memory, log });
     using origins = new Origins({ timeoutMs: settings.upstreamTimeout * 1000, denyPrivate, pseudonym });
-    const { forwardedFor, maxObject: maxObjectBytes } = settings;
+    const { forwardedFor } = settings;
+    const maxObjectBytes = Math.min(settings.maxObject, settings.cacheSize);
     const cache = new Cache({ store, origins, maxObjectBytes, forwardedFor, log, debug });
     const proxy: ProxyState = {
       store,

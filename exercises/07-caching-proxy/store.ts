@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { Fields } from "../../shared/http.ts";
 import {
+  copyObject,
   type Meta,
   OBJECT,
   type ObjectFile,
@@ -110,8 +111,7 @@ export class Store {
   /** A place for a body; `undefined` if there is none. */
   begin(meta: Meta): ObjectWriter | undefined {
     try {
-      this.#lastName = Math.max(this.#lastName + 1, Date.now());
-      return new ObjectWriter(join(this.#options.folder, this.#lastName.toString(36)), meta);
+      return new ObjectWriter(this.#newPath(), meta);
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#options.log(`cannot store: ${explain(error)}`);
@@ -166,6 +166,7 @@ export class Store {
   fail(entry: Entry, writer: ObjectWriter): void {
     this.bytes -= writer.bodyBytes;
     entry.transfer = undefined;
+    writer.abandon();
     this.remove(entry);
   }
 
@@ -218,7 +219,29 @@ export class Store {
   freshen(entry: Entry, fields: Fields, requestTimeMs: number, responseTimeMs: number): void {
     Object.assign(entry, { fields, requestTimeMs, responseTimeMs, prepared: undefined });
     entry.policy = new Policy(entry);
-    if (entry.file !== undefined && !rewriteHead(entry.file, metaOf(entry))) this.remove(entry);
+    if (entry.file !== undefined && !rewriteHead(entry.file, metaOf(entry)))
+      this.#moveToRoom(entry, entry.file);
+  }
+
+  /** The head has outgrown its place. */
+  #moveToRoom(entry: Entry, old: ObjectFile): void {
+    let file: ObjectFile | undefined;
+    try {
+      file = copyObject(old, this.#newPath(), metaOf(entry));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#options.log(`cannot store: ${explain(error)}`);
+    }
+    if (file === undefined) return this.remove(entry);
+    this.bytes += costOf(file) - costOf(old);
+    rmSync(old.path, { force: true });
+    entry.file = file;
+  }
+
+  /** Without ending. */
+  #newPath(): string {
+    this.#lastName = Math.max(this.#lastName + 1, Date.now());
+    return join(this.#options.folder, this.#lastName.toString(36));
   }
 
   remove(entry: Entry): void {
