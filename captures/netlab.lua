@@ -286,6 +286,8 @@ attach(existing("ntp"), { udp = { 10201 } })
 
 attach(existing("http"), { tcp = { 10600 } })
 
+attach(existing("http"), { tcp = { 10700, 10780 } })
+
 attach(existing("http"), { tcp = { 10800, 10801, 10802, 10803 } })
 
 attach(existing("irc"), { tcp = { 10900 } })

@@ -118,16 +118,15 @@ export class Cache {
     this.counts.misses++;
     if (this.#pending.has(url) || !isCollapsible(exchange)) return this.#forward(exchange, entry, status);
     let settle = () => {};
-    this.#pending.set(url, new Promise((resolve) => (settle = resolve)));
+    const answered = new Promise<void>((resolve) => {
+      settle = resolve;
+    });
+    this.#pending.set(url, answered);
     const onHead = () => {
-      this.#pending.delete(url);
+      if (this.#pending.get(url) === answered) this.#pending.delete(url);
       settle();
     };
-    try {
-      await this.#forward(exchange, entry, status, onHead);
-    } finally {
-      if (settle !== undefined) onHead();
-    }
+    await this.#forward(exchange, entry, status, onHead).finally(onHead);
   }
 
   /** Asks the origin and passes its answer on; `stored` is what it may confirm. */
@@ -223,7 +222,7 @@ export class Cache {
     const reader = transfer.attach();
     this.#fill(exchange.target, response, transfer);
     onHead();
-    const ttl = entry && Math.floor((entry.policy.freshUntilMs - Date.now()) / 1000);
+    const ttl = entry && Math.trunc((entry.policy.freshUntilMs - Date.now()) / 1000);
     const line = cacheStatusLine({
       ...status,
       ...(entry === undefined ? {} : { stored: true }),

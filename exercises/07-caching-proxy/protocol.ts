@@ -8,7 +8,9 @@ import { type Fields, HttpError } from "../../shared/http.ts";
 import { constant, struct, text, u32, u64, type ValueOf } from "../../shared/pdu.ts";
 
 export const PROXY_PORT = 10_700;
-export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [PROXY_PORT] }];
+/** Of the demo's origin server: both sides of the proxy can be watched. */
+export const ORIGIN_PORT = 10_780;
+export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [PROXY_PORT, ORIGIN_PORT] }];
 
 const MAGIC = 0x4e4c_4350;
 export const FORMAT_VERSION = 1;

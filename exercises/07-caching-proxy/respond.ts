@@ -1,5 +1,6 @@
 /** What the client gets: a stored response, whole, in part or as a 304; one that is on its way; or a page of our own. */
 import { closeSync, readSync } from "node:fs";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Connection } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { encodeResponse, Fields, type RequestHead } from "../../shared/http.ts";
@@ -65,7 +66,7 @@ export async function sendStored(
 ): Promise<boolean> {
   const { head } = exchange;
   const nowMs = Date.now();
-  const ttl = Math.floor((entry.policy.freshUntilMs - nowMs) / 1000);
+  const ttl = Math.trunc((entry.policy.freshUntilMs - nowMs) / 1000);
   const lines: Line[] = [["Age", String(entry.policy.ageS(nowMs))], cacheStatusLine({ ...cacheStatus, ttl })];
   if (entry.status === 200 && isKnownToClient(head.fields, entry.fields, entry.responseTimeMs)) {
     const fields = new Fields([...entry.fields].filter(([name]) => IN_304.includes(name.toLowerCase())));
@@ -173,6 +174,7 @@ export async function sendArriving(
     let unsent = encodeHead(exchange, { status, reason, fields }, [...lines, ...coding]);
     exchange.sent = { status, bodyBytes: 0 };
     if (isBodiless) return await connection.write(unsent);
+    if (!reader.isReady) await nextTurn(); // what has come with the head goes out with it, in one write
     for (;;) {
       if (unsent.length > 0 && !reader.isReady) {
         await connection.write(unsent);
@@ -226,7 +228,7 @@ export function prepare(exchange: Exchange, entry: Entry, nowMs: number): Buffer
   if (content === undefined || content.length > ONE_WRITE_BYTES || entry.status === 204) return undefined;
   const ageS = policy.ageS(nowMs);
   const fromMs = nowMs - ((nowMs - entry.responseTimeMs) % 1000);
-  const ttl = Math.floor((policy.freshUntilMs - nowMs) / 1000);
+  const ttl = Math.trunc((policy.freshUntilMs - nowMs) / 1000);
   const head = encodeHead(exchange, entry, [
     ["Age", String(ageS)],
     cacheStatusLine({ hit: true, ttl }),
