@@ -700,21 +700,15 @@ const ranges: Case[] = [
 ];
 
 const INVALIDATION = "RFC 9111 §4.4: invalidation";
-const ends = (
-  name: string,
-  method: string,
-  answer: OriginAnswer,
-  is: "hit" | "origin",
-  path?: string,
-): Case =>
+const ends = (name: string, method: string, answer: OriginAnswer, is: "hit" | "origin", path = ""): Case =>
   one(
     INVALIDATION,
     name,
     [[FRESH], answer, [FRESH]],
     [
-      { is: "origin", ...(path ? { path } : {}) },
+      { is: "origin", path },
       { method, body: "x", is: "origin" },
-      { is, ...(path ? { path } : {}) },
+      { is, path },
     ],
   );
 const invalidation: Case[] = [
@@ -726,6 +720,33 @@ const invalidation: Case[] = [
   ends("POST that is refused", "POST", { status: 403 }, "hit"),
   ends("POST that fails", "POST", { status: 500 }, "hit"),
   ends("OPTIONS is safe", "OPTIONS", { status: 200 }, "hit"),
+  ends("what Location names", "POST", { status: 201, lines: ["Location: {path}?new"] }, "origin", "?new"),
+  ends("what Content-Location names", "PUT", { lines: ["Content-Location: {path}?new"] }, "origin", "?new"),
+  ends(
+    "a Location at another origin means nothing",
+    "POST",
+    { lines: ["Location: http://127.0.0.2{path}?new"] },
+    "hit",
+    "?new",
+  ),
+  ends(
+    "a Location in a refusal means nothing",
+    "POST",
+    { status: 403, lines: ["Location: {path}?new"] },
+    "hit",
+    "?new",
+  ),
+  one(
+    INVALIDATION,
+    "all variants",
+    [[FRESH, "Vary: Foo"], [FRESH, "Vary: Foo"], [], [FRESH]],
+    [
+      { ask: ["Foo: 1"], is: "origin" },
+      { ask: ["Foo: 2"], is: "origin" },
+      { method: "POST", body: "x", is: "origin" },
+      { ask: ["Foo: 1"], is: "origin" },
+    ],
+  ),
 ];
 
 const LATE = "RFC 9111 §4.2.4, RFC 5861: stale responses";
@@ -832,7 +853,10 @@ const cacheStatus: Case[] = [
   says(
     "miss, hit",
     [["Cache-Control: max-age=600", "Age: 100"]],
-    [{ has: ["Cache-Status: netlab; fwd=uri-miss; ttl=500; stored"] }, { is: "hit", has: ["Age: 100"] }],
+    [
+      { has: ["Cache-Status: /^netlab; fwd=uri-miss; ttl=(500|49\\d); stored$/"] },
+      { is: "hit", has: ["Age: 100"] },
+    ],
   ),
   says("not stored", [["Cache-Control: no-store"]], [{ has: ["Cache-Status: netlab; fwd=uri-miss"] }]),
   says(
