@@ -176,6 +176,7 @@ export async function runCase(
       checkLines(
         request?.fields ?? new Fields(),
         step.originGot,
+        script,
         `${where}: the origin got ${request?.fields}`,
       );
     if (step.thenOriginCount !== undefined) await untilCount(script, step.thenOriginCount, where);
