@@ -4,42 +4,26 @@
  */
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encodeResponse, type Fields, type ResponseHead } from "../../shared/http.ts";
-import { type Framing, readBody } from "../../shared/http-body.ts";
+import type { Framing } from "../../shared/http-body.ts";
 import { endToEnd as forThisHop } from "../../shared/http-relay.ts";
-import { formatDate } from "../../shared/http-serving.ts";
 import { cacheControl } from "./directives.ts";
-import type { Meta, ObjectWriter } from "./object-file.ts";
+import type { Entry } from "./entry.ts";
+import { Intake, type IntakeOptions, withDate } from "./intake.ts";
 import { OriginError, type OriginResponse, type Origins } from "./origin.ts";
-import { type CacheStatus, parseTarget, type Target } from "./protocol.ts";
+import type { CacheStatus, Target } from "./protocol.ts";
 import { cacheStatusLine, type Exchange, sendArriving, sendPage, sendStored } from "./respond.ts";
-import { hasValidator, isStorable } from "./rules.ts";
-import {
-  describes,
-  endToEnd,
-  invalidated,
-  isAbout,
-  isConditional,
-  isForOrigin,
-  storedFields,
-  updatedFields,
-  variantOf,
-  withValidators,
-} from "./selection.ts";
-import type { Entry, Store } from "./store.ts";
-import { Transfer } from "./transfer.ts";
+import { hasValidator } from "./rules.ts";
+import { endToEnd, isAbout, isConditional, isForOrigin, withValidators } from "./selection.ts";
+import type { Store } from "./store.ts";
 
 export interface ProxyExchange extends Exchange {
   target: Target;
   framing: Framing;
 }
 
-export interface CacheOptions {
-  store: Store;
+export interface CacheOptions extends IntakeOptions {
   origins: Origins;
-  maxObjectBytes: number;
   forwardedFor: boolean;
-  log: (line: string) => void;
-  debug: (line: string) => void;
 }
 
 /** What came of the requests. */
@@ -57,6 +41,7 @@ const ORIGIN_FAILED = [500, 502, 503, 504];
 export class Cache {
   readonly #options: CacheOptions;
   readonly #store: Store;
+  readonly #intake: Intake;
   readonly counts: Counts = { hits: 0, misses: 0, validated: 0, collapsed: 0, passed: 0 };
   /** Addresses that are being asked for, until the head of the answer is there. */
   readonly #pending = new Map<string, Promise<void>>();
@@ -64,6 +49,7 @@ export class Cache {
   constructor(options: CacheOptions) {
     this.#options = options;
     this.#store = options.store;
+    this.#intake = new Intake(options);
   }
 
   /** Answers the request. Throws what breaks the client's connection, and before anything is sent `OriginError`. */
@@ -161,7 +147,7 @@ export class Cache {
     if (isValidating && response.status === 304) {
       response.release();
       if (isAbout(response.fields, stored.fields)) {
-        this.#freshen(stored, response);
+        this.#intake.freshen(stored, response);
         this.counts.validated++;
         onHead();
         this.#store.touch(stored);
@@ -170,7 +156,7 @@ export class Cache {
       // It confirms what we do not have: all of it is needed.
       return this.#forward(exchange, undefined, status, onHead);
     }
-    this.#learn(exchange, response);
+    this.#intake.learn(exchange.head, exchange.target.url, response);
     await this.#pass(exchange, response, status, onHead);
   }
 
@@ -190,26 +176,6 @@ export class Cache {
     });
   }
 
-  #freshen(entry: Entry, { fields, requestTimeMs, responseTimeMs }: OriginResponse): void {
-    const updated = updatedFields(entry.fields, withDate(fields, responseTimeMs));
-    this.#store.freshen(entry, updated, requestTimeMs, responseTimeMs);
-  }
-
-  /** What an answer says about what is stored already (RFC 9111 §4.3.5, §4.4). */
-  #learn({ head, target }: ProxyExchange, response: OriginResponse): void {
-    for (const url of invalidated(head, target.url, response.status, response.fields)) {
-      const key = keyOf(url);
-      if (key !== undefined) this.#store.purge(key);
-    }
-    if (head.method !== "HEAD" || response.status === 304 || response.status >= 500) return;
-    const entry = this.#store.find(target.url, head.fields);
-    if (entry?.file === undefined) return;
-    const isSame =
-      response.status === entry.status && describes(response.fields, entry.fields, entry.file.bodyBytes);
-    if (isSame) this.#freshen(entry, response);
-    else this.#store.remove(entry);
-  }
-
   /** Passes the answer on as it comes, and stores it if it may be stored. */
   async #pass(
     exchange: ProxyExchange,
@@ -218,9 +184,9 @@ export class Cache {
     onHead: () => void,
   ): Promise<void> {
     const fields = withDate(forThisHop(response.fields), response.responseTimeMs);
-    const { transfer, entry } = this.#receive(exchange, response);
+    const { transfer, entry } = this.#intake.receive(exchange.head, exchange.target.url, response);
     const reader = transfer.attach();
-    this.#fill(exchange.target, response, transfer);
+    this.#intake.fill(exchange.target.url, response, transfer);
     onHead();
     const ttl = entry && Math.trunc((entry.policy.freshUntilMs - Date.now()) / 1000);
     const line = cacheStatusLine({
@@ -230,62 +196,6 @@ export class Cache {
     });
     await sendArriving(exchange, { ...response, fields: endToEnd(fields) }, reader, transfer, [line]);
     if (!response.isUploaded()) exchange.keepAlive = false;
-  }
-
-  /** A place for the body, in the store if it may be stored. */
-  #receive(
-    { head, target }: ProxyExchange,
-    response: OriginResponse,
-  ): { transfer: Transfer; entry: Entry | undefined } {
-    const { log } = this.#options;
-    const { maxObjectBytes } = this.#options;
-    const { framing, status, reason, requestTimeMs, responseTimeMs } = response;
-    const isTooLarge = framing.kind === "length" && framing.bytes > maxObjectBytes;
-    // Where a body ends by closing, one that was cut off looks like one that is whole.
-    const isWhole = framing.kind !== "close";
-    if (!isStorable(head, response) || isTooLarge || !isWhole) {
-      const isAnswer = head.method === "GET" && status < 500 && status !== 206 && status !== 304;
-      const old = isAnswer ? this.#store.find(target.url, head.fields) : undefined;
-      if (old !== undefined) this.#store.remove(old);
-      return { transfer: new Transfer({ log }), entry: undefined };
-    }
-    const fields = withDate(storedFields(response.fields), responseTimeMs);
-    const variant = variantOf(response.fields, head.fields);
-    const meta: Meta = {
-      url: target.url,
-      variant,
-      status,
-      reason,
-      fields: [...fields],
-      requestTimeMs,
-      responseTimeMs,
-    };
-    const writer = this.#store.begin(meta);
-    if (writer === undefined) return { transfer: new Transfer({ log }), entry: undefined };
-    return this.#receiveInto(writer, meta);
-  }
-
-  #receiveInto(writer: ObjectWriter, meta: Meta): { transfer: Transfer; entry: Entry } {
-    const transfer: Transfer = new Transfer({
-      writer,
-      maxStoredBytes: this.#options.maxObjectBytes,
-      onStored: (bytes) => this.#store.grow(bytes),
-      onWhole: (content) => this.#store.complete(entry, writer, content),
-      onAbandoned: () => this.#store.fail(entry, writer),
-      log: this.#options.log,
-    });
-    const entry = this.#store.addArriving(meta, transfer);
-    return { transfer, entry };
-  }
-
-  /** Reads the body while others send it on. */
-  #fill({ url }: Target, response: OriginResponse, transfer: Transfer): void {
-    const { connection, framing } = response;
-    transfer.fill(readBody(connection, framing)).then(response.release, (error: unknown) => {
-      connection.destroy();
-      if (!isFailure(error)) throw error;
-      this.#options.debug(`${url}: ${explain(error)}`);
-    });
   }
 
   /** Validates what has just been sent stale, behind the client's back (RFC 5861 §3). */
@@ -306,10 +216,10 @@ export class Cache {
       .then((response) => {
         if (response.status === 304) {
           response.release();
-          if (isAbout(response.fields, stored.fields)) this.#freshen(stored, response);
+          if (isAbout(response.fields, stored.fields)) this.#intake.freshen(stored, response);
           else this.#store.remove(stored);
         } else if (ORIGIN_FAILED.includes(response.status)) response.connection.destroy();
-        else this.#fill(exchange.target, response, this.#receive({ ...exchange, head }, response).transfer);
+        else this.#intake.fill(url, response, this.#intake.receive(head, url, response).transfer);
       })
       .catch((error: unknown) => {
         if (!isFailure(error)) throw error;
@@ -326,19 +236,6 @@ function isCollapsible({ head: { method, fields } }: ProxyExchange): boolean {
   return (
     method === "GET" && !isConditional(fields) && !special.some((name) => fields.get(name) !== undefined)
   );
-}
-
-/** The recipient adds the date that the origin left out (RFC 9110 §6.6.1). */
-const withDate = (fields: Fields, timeMs: number) =>
-  fields.get("Date") === undefined ? fields.replace([], [["Date", formatDate(timeMs)]]) : fields;
-
-function keyOf(url: string): string | undefined {
-  try {
-    return parseTarget("GET", url).url;
-  } catch (error) {
-    if (isFailure(error)) return undefined; // not http: nothing of it is stored
-    throw error;
-  }
 }
 
 /** HTTP/1.0 knows of none (RFC 9110 §15.2). */

@@ -6,9 +6,10 @@ import { Failure } from "../../shared/errors.ts";
 import { encodeResponse, Fields, type RequestHead } from "../../shared/http.ts";
 import { encodeChunk, encodeLastChunk } from "../../shared/http-body.ts";
 import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
+import type { Entry } from "./entry.ts";
 import { type CacheStatus, formatCacheStatus } from "./protocol.ts";
-import { isKnownToClient, type Range, wantedRange } from "./selection.ts";
-import type { Entry, Store } from "./store.ts";
+import { endToEnd, isKnownToClient, type Range, wantedRange } from "./selection.ts";
+import type { Store } from "./store.ts";
 import type { Reader, Transfer } from "./transfer.ts";
 
 /** A request, and the client who waits for its answer. */
@@ -188,7 +189,7 @@ export async function sendArriving(
       exchange.sent.bodyBytes += chunk.length;
     }
     if (isChunked)
-      unsent = Buffer.concat([unsent, Buffer.from(encodeLastChunk(transfer.trailers), "latin1")]);
+      unsent = Buffer.concat([unsent, Buffer.from(encodeLastChunk(endToEnd(transfer.trailers)), "latin1")]);
     if (unsent.length > 0) await connection.write(unsent);
   } finally {
     reader.detach();

@@ -2,10 +2,12 @@
  * The stored responses: found by address and variant, bounded in bytes on the disk and in memory, least recently used out
  * first. The index is in memory alone; after a crash it is read again from the heads of the files.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
-import { Fields } from "../../shared/http.ts";
+import type { Fields } from "../../shared/http.ts";
+import { type Entry, entryOf, isSameVariant, metaOf } from "./entry.ts";
+import { lock, unlock } from "./folder-lock.ts";
 import {
   copyObject,
   type Meta,
@@ -21,20 +23,6 @@ import {
 import { Policy } from "./rules.ts";
 import { isVariant } from "./selection.ts";
 import { type Transfer, WINDOW_BYTES } from "./transfer.ts";
-
-/** A stored response, or one that is being received and stored. */
-export interface Entry extends Omit<Meta, "fields"> {
-  fields: Fields;
-  policy: Policy;
-  /** Where it is; none while it is still coming. */
-  file: ObjectFile | undefined;
-  /** From where it is coming. */
-  transfer: Transfer | undefined;
-  /** The whole body, if it is in memory. */
-  content: Buffer | undefined;
-  /** A whole response, ready to be sent, and until when it may be, in milliseconds since 1970. */
-  prepared: { bytes: Buffer; fromMs: number; untilMs: number } | undefined;
-}
 
 export interface StoreOptions {
   folder: string;
@@ -84,7 +72,7 @@ export class Store {
       const object = readObject(path);
       if (object === undefined) {
         this.#options.log(`${path} is damaged, and dropped`);
-        rmSync(path, { force: true });
+        this.#removeFile(path);
         continue;
       }
       found.push({ ...entryOf(object.meta), file: object.file });
@@ -155,7 +143,7 @@ export class Store {
       return this.remove(entry);
     }
     // It was invalidated, or replaced, on its way.
-    if (!this.variants(entry.url).includes(entry)) return rmSync(entry.file.path, { force: true });
+    if (!this.variants(entry.url).includes(entry)) return this.#removeFile(entry.file.path);
     this.bytes += costOf(entry.file);
     this.#recent.add(entry);
     if (content !== undefined) this.#remember(entry, content);
@@ -234,7 +222,7 @@ export class Store {
     }
     if (file === undefined) return this.remove(entry);
     this.bytes += costOf(file) - costOf(old);
-    rmSync(old.path, { force: true });
+    this.#removeFile(old.path);
     entry.file = file;
   }
 
@@ -252,7 +240,7 @@ export class Store {
     entry.prepared = undefined;
     if (!this.#recent.delete(entry) || entry.file === undefined) return;
     this.bytes -= costOf(entry.file);
-    rmSync(entry.file.path, { force: true });
+    this.#removeFile(entry.file.path);
   }
 
   /** Removes all that is stored for the address, or for all addresses; says how many there were. */
@@ -264,7 +252,17 @@ export class Store {
 
   /** Others may use the folder from now on. */
   close(): void {
-    rmSync(join(this.#options.folder, LOCK), { force: true });
+    unlock(this.#options.folder);
+  }
+
+  /** What cannot be removed now is compared and dropped, or used, after the next start: it must not end a request. */
+  #removeFile(path: string): void {
+    try {
+      rmSync(path, { force: true });
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#options.log(`cannot remove ${path}: ${explain(error)}`);
+    }
   }
 
   #makeRoom(): void {
@@ -274,39 +272,3 @@ export class Store {
     }
   }
 }
-
-const LOCK = "lock";
-
-/** Two processes in one folder would remove each other's files. The lock of one that was killed does not count. */
-function lock(folder: string): void {
-  const path = join(folder, LOCK);
-  if (existsSync(path)) {
-    const pid = Number(readFileSync(path, "utf8"));
-    if (pid !== process.pid && isRunning(pid))
-      throw new Failure(`process ${pid} uses it; choose another with --cache-dir, or remove ${path}`);
-  }
-  writeFileSync(path, String(process.pid));
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    return pid > 0 && process.kill(pid, 0);
-  } catch {
-    return false; // it is gone, or somebody else's, who could not have written here
-  }
-}
-
-function entryOf(meta: Meta): Entry {
-  const fields = new Fields(meta.fields);
-  const nothing = { file: undefined, transfer: undefined, content: undefined, prepared: undefined };
-  return { ...meta, fields, policy: new Policy({ ...meta, fields }), ...nothing };
-}
-
-function metaOf({ url, variant, status, reason, fields, requestTimeMs, responseTimeMs }: Entry): Meta {
-  return { url, variant, status, reason, fields: [...fields], requestTimeMs, responseTimeMs };
-}
-
-/** Stored for the same requests. */
-const isSameVariant = (a: Entry, b: Entry) =>
-  Object.keys(a.variant).length === Object.keys(b.variant).length &&
-  Object.entries(a.variant).every(([name, value]) => b.variant[name] === value);
