@@ -15,7 +15,7 @@ export function parseSeconds(text: string): number | undefined {
 
 /** The members of a list; commas in quoted strings are no separators (RFC 9110 §5.6.1). */
 export function splitList(value: string): string[] {
-  const members = value.match(/(?:"(?:[^"\\]|\\.)*(?:"|$)|[^",])+/g) ?? [];
+  const members = value.match(/(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^",])+/g) ?? [];
   return members.map((member) => member.trim()).filter((member) => member !== "");
 }
 
@@ -67,33 +67,16 @@ const unquote = (text: string) => (isQuoted(text) ? text.slice(1, -1).replace(/\
 
 export const cacheControl = (fields: Fields) => new Directives(fields.get("Cache-Control"));
 
-const FIFTY_YEARS = 50;
-
-/**
- * An HTTP date in milliseconds since 1970, in any of the three forms and in any case (RFC 9111 §4.2); a year of two digits is
- * at most 50 years ahead of `nowMs` (RFC 9110 §5.6.7). `undefined` for what is none, so also for any zone but GMT.
- */
-export function parseCacheDate(text: string, nowMs: number): number | undefined {
-  const capitalised = text
-    .toLowerCase()
-    .replace(/[a-z]+/g, (word) => (word === "gmt" ? "GMT" : word.charAt(0).toUpperCase() + word.slice(1)));
-  const timeMs = parseDate(capitalised);
-  const [, day, month, digits] = /^[A-Z][a-z]+day, (\d\d)-(\w{3})-(\d\d) /.exec(capitalised) ?? [];
-  if (timeMs === undefined || digits === undefined) return timeMs;
-  const thisYear = new Date(nowMs).getUTCFullYear();
-  let year = thisYear - (thisYear % 100) + Number(digits);
-  if (year > thisYear + FIFTY_YEARS) year -= 100;
-  else if (year <= thisYear - FIFTY_YEARS) year += 100;
-  const clock = capitalised.slice(-12);
-  return Date.parse(`${day} ${month} ${year} ${clock}`);
+/** An HTTP date in milliseconds since 1970, in any of its three forms and in any case (RFC 9111 §4.2); `undefined` for what is none. */
+export function parseCacheDate(text: string): number | undefined {
+  const words = text.toLowerCase().replace("gmt", "GMT");
+  return parseDate(words.replace(/[a-z]+/g, (word) => word.charAt(0).toUpperCase() + word.slice(1)));
 }
 
 /** The field's date, if it has one and only one. */
-export function dateOf(fields: Fields, name: string, nowMs: number): number | undefined {
+export function dateOf(fields: Fields, name: string): number | undefined {
   const [value, ...others] = fields.all(name);
-  return value === undefined || others.some((other) => other !== value)
-    ? undefined
-    : parseCacheDate(value, nowMs);
+  return value === undefined || others.some((other) => other !== value) ? undefined : parseCacheDate(value);
 }
 
 /** Of a list the first member counts, of what is no number nothing (RFC 9111 §5.1). */

@@ -79,7 +79,7 @@ await program({
       cache,
       origins,
       connectPorts: settings.connectPorts,
-      accessLog: settings.accessLog === undefined ? undefined : await openLog(settings.accessLog),
+      accessLog: settings.accessLog === undefined ? undefined : await openLog(settings.accessLog, log),
       pseudonym,
       headerTimeoutMs: settings.headerTimeout * 1000,
       keepAliveTimeoutMs: settings.keepAliveTimeout * 1000,

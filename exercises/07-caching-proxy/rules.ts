@@ -104,13 +104,12 @@ function responseShown(
   const lifetime = directives.seconds("s-maxage") ?? maxAge;
   if (directives.has("s-maxage")) shown.push(`s-maxage=${lifetime}`);
   if (maxAge !== undefined) shown.push(`max-age=${maxAge}`);
-  const dateMs = dateOf(fields, "Date", responseTimeMs) ?? responseTimeMs;
+  const dateMs = dateOf(fields, "Date") ?? responseTimeMs;
   headers["date"] = formatDate(dateMs);
   const hasExpires = fields.get("Expires") !== undefined;
   // What is no date has expired (RFC 9111 §5.3).
-  if (lifetime === undefined && hasExpires)
-    headers["expires"] = formatDate(dateOf(fields, "Expires", responseTimeMs) ?? 0);
-  const modifiedMs = dateOf(fields, "Last-Modified", responseTimeMs);
+  if (lifetime === undefined && hasExpires) headers["expires"] = formatDate(dateOf(fields, "Expires") ?? 0);
+  const modifiedMs = dateOf(fields, "Last-Modified");
   if (modifiedMs !== undefined)
     headers["last-modified"] = formatDate(Math.max(modifiedMs, dateMs - MAX_UNCHANGED_MS));
   const whileRevalidate = directives.seconds("stale-while-revalidate");

@@ -98,12 +98,9 @@ export function isKnownToClient(request: Fields, stored: Fields, responseTimeMs:
     if (tags.trim() === "*") return true;
     return stamp !== undefined && splitList(tags).some((tag) => bareTag(tag) === bareTag(stamp));
   }
-  const sinceMs = dateOf(request, "If-Modified-Since", responseTimeMs);
+  const sinceMs = dateOf(request, "If-Modified-Since");
   if (sinceMs === undefined) return false;
-  const modifiedMs =
-    dateOf(stored, "Last-Modified", responseTimeMs) ??
-    dateOf(stored, "Date", responseTimeMs) ??
-    responseTimeMs;
+  const modifiedMs = dateOf(stored, "Last-Modified") ?? dateOf(stored, "Date") ?? responseTimeMs;
   return modifiedMs <= sinceMs;
 }
 

@@ -1,5 +1,5 @@
 /** A client's connection: its requests in their order, and what is answered without the cache (CONNECT, our own page, refusals). */
-import type { WriteStream } from "node:fs";
+import type { Writable } from "node:stream";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain } from "../../shared/errors.ts";
 import { Fields, HttpError, persists, type RequestHead, requestReader } from "../../shared/http.ts";
@@ -22,7 +22,7 @@ export interface ProxyState {
   cache: Cache;
   origins: Origins;
   connectPorts: readonly number[];
-  accessLog: WriteStream | undefined;
+  accessLog: Writable | undefined;
   pseudonym: string;
   headerTimeoutMs: number;
   keepAliveTimeoutMs: number;
