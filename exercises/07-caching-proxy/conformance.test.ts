@@ -55,7 +55,8 @@ async function startNaiveCache(signal: AbortSignal): Promise<number> {
   return server.port;
 }
 
-const isPlain = ({ origin, steps }: Case) =>
+const isPlain = ({ origin, steps, rule }: Case) =>
+  /RFC 9111/.test(rule) &&
   origin.length === 1 &&
   steps.length === 2 &&
   steps.every((step) => typeof step === "string" || step.method === undefined);
@@ -66,7 +67,7 @@ test("a naive cache does not pass: the suite can fail", async () => {
   const failed = new Set<string>();
   // One of each rule that needs no more than a GET to be broken.
   for (const one of CASES.filter(isPlain))
-    await runCase(one, origin, port).catch(() => failed.add(`${one.rule}: ${one.name}`));
+    await runCase(one, origin, port, 1000).catch(() => failed.add(`${one.rule}: ${one.name}`));
   for (const name of [
     "§3: storing: no-store",
     "§4.2.1: freshness lifetime: max-age=0",

@@ -149,11 +149,12 @@ export async function runCase(
   { origin: answers, steps }: Case,
   origin: Origin,
   proxyPort: number,
+  patienceMs = 10_000,
 ): Promise<void> {
   const path = `/${++lastCase}`;
   const script: Script = { answers, got: [], nowMs: Date.now(), path };
   origin.scripts.set(path, script);
-  await using connection = await connect({ host: "127.0.0.1", port: proxyPort, timeoutMs: 10_000 });
+  await using connection = await connect({ host: "127.0.0.1", port: proxyPort, timeoutMs: patienceMs });
   for (const [index, given] of steps.entries()) {
     const step: Step = typeof given === "string" ? { is: given } : given;
     const before = script.got.length;

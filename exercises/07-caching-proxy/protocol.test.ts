@@ -6,7 +6,7 @@ import { Fields, HttpError } from "../../shared/http.ts";
 import { Directives, parseCacheDate, parseSeconds, splitList } from "./directives.ts";
 import { formatCacheStatus, isPrivate, parseAuthority, parseTarget, wasHere, withVia } from "./protocol.ts";
 import { isStorable, Policy } from "./rules.ts";
-import { invalidated, isVariant, variantOf, wantedRange } from "./selection.ts";
+import { invalidated, isAbout, isVariant, variantOf, wantedRange } from "./selection.ts";
 
 const SEED = 20261121;
 const text = fc.string({ unit: fc.constantFrom(...'"\\,=; a1Z-*/:'.split("")), maxLength: 60 });
@@ -195,6 +195,27 @@ describe("rules", () => {
         assert.ok(isVariant(variantOf(new Fields([["Vary", "a, B, accept-language"]]), fields), fields));
       }),
       { seed: SEED },
+    );
+  });
+
+  test("a 304 is about the one whose tag it has: a strong one to the letter, a weak one without its mark", () => {
+    const about = (update: string, stored: string) =>
+      isAbout(new Fields([["ETag", update]]), new Fields([["ETag", stored]]));
+    assert.deepEqual(
+      [
+        about('"a"', '"a"'),
+        about('"a"', 'W/"a"'),
+        about('W/"a"', '"a"'),
+        about('W/"a"', 'W/"a"'),
+        about('W/"a"', 'W/"b"'),
+      ],
+      [true, false, true, true, false],
+    );
+    const dated = (update: string) =>
+      isAbout(new Fields([["Last-Modified", update]]), new Fields([["Last-Modified", "x"]]));
+    assert.deepEqual(
+      [dated("x"), dated("y"), isAbout(new Fields(), new Fields([["ETag", '"a"']]))],
+      [true, false, true],
     );
   });
 
