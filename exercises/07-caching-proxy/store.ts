@@ -181,7 +181,8 @@ export class Store {
   }
 
   #dropDamaged(entry: Entry): void {
-    this.#options.log(`${entry.file?.path} is damaged, and dropped`);
+    // One that was removed while it was being asked for is no damage.
+    if (this.#recent.has(entry)) this.#options.log(`${entry.file?.path} is damaged, and dropped`);
     this.remove(entry);
   }
 
