@@ -193,7 +193,7 @@ describe("what is passed on", () => {
       ),
     );
     await using connection = await client(proxy.port);
-    await connection.write(`GET ${origin.url("/chunks")} HTTP/1.0\r\n\r\n`);
+    await connection.write(`GET ${origin.url("/chunks")} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n`);
     const answer = await readAnswer(connection);
     assert.deepEqual(
       [answer.status, answer.body.toString(), answer.fields.get("Transfer-Encoding")],
@@ -244,6 +244,14 @@ describe("what is passed on", () => {
     const first = await ask1();
     assert.equal(await ask1(), first);
     for (let i = 0; i < 20; i++) await ask1("X-Close: 1");
+    const seen = new Set<number>();
+    origin.on("/once", async (connection, { connectionNumber }) => {
+      if (seen.has(connectionNumber)) return false; // as if it had closed just before the request came
+      seen.add(connectionNumber);
+      await connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    for (let i = 0; i < 5; i++)
+      assert.equal((await ask(proxy.port, origin.url("/once"))).body.toString(), "ok");
   });
 
   test("TRACE and OPTIONS go as far as Max-Forwards lets them", async () => {
