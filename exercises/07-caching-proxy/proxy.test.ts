@@ -248,7 +248,7 @@ describe("what is passed on", () => {
     origin.on("/once", async (connection, { connectionNumber }) => {
       if (seen.has(connectionNumber)) return false; // as if it had closed just before the request came
       seen.add(connectionNumber);
-      await connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+      return connection.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     });
     for (let i = 0; i < 5; i++)
       assert.equal((await ask(proxy.port, origin.url("/once"))).body.toString(), "ok");
@@ -405,9 +405,14 @@ describe("the program", () => {
     origin.serves("/logged", "12345", FRESH);
     for (let i = 0; i < 3; i++) await ask(proxy.port, origin.url("/logged"));
     await ask(proxy.port, `http://127.0.0.1:${proxy.port}/`);
-    const lines = readFileSync(log, "utf8")
-      .split("\n")
-      .filter((line) => line.includes("/logged"));
+    const logged = () =>
+      readFileSync(log, "utf8")
+        .split("\n")
+        .filter((line) => line.includes("/logged"));
+    const limit = performance.now() + 5000; // the log is written behind the answers
+    while (logged().length < 3 && performance.now() < limit)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    const lines = logged();
     assert.equal(lines.length, 3);
     for (const line of lines)
       assert.match(line, /^127\.0\.0\.1 - - \[.*\] "GET http:\S+\/logged HTTP\/1\.1" 200 5 "-" "-"$/);
