@@ -44,6 +44,8 @@ export interface ProgramSpec<S extends Settings> {
   settings: S;
   /** The [section] of the file under --config that gives what the command line does not. */
   section?: string;
+  /** SIGINT is what `run` makes of it, and does not end the program: for what passes a Ctrl-C on to somebody else. */
+  ownInterrupt?: boolean;
   run: (settings: SettingsValue<S>, context: Context) => Promise<void>;
 }
 
@@ -81,7 +83,7 @@ export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise
   try {
     const settings = readArguments(spec, process.argv.slice(2));
     verbose = settings.verbose;
-    stopOnSignals(stop);
+    stopOnSignals(stop, spec.ownInterrupt ? ["SIGTERM"] : ["SIGINT", "SIGTERM"]);
     await spec.run(settings, {
       signal: stop.signal,
       log,
@@ -103,7 +105,7 @@ export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise
   process.exit();
 }
 
-function stopOnSignals(stop: AbortController): void {
+function stopOnSignals(stop: AbortController, signals: readonly NodeJS.Signals[]): void {
   const onSignal = (signal: NodeJS.Signals) => {
     if (stop.signal.aborted) {
       if (signal === "SIGINT") process.exit(130);
@@ -112,8 +114,7 @@ function stopOnSignals(stop: AbortController): void {
     stop.abort();
     setTimeout(() => process.exit(), GRACE_MS + 250).unref();
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  for (const signal of signals) process.on(signal, onSignal);
 }
 
 /** `--flag=yes` as `--flag=true`: of any other text yargs makes `false`. */
