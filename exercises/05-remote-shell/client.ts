@@ -1,5 +1,4 @@
 /** The client: a prompt for the remote shell, or one command whose exit code becomes the client's own. */
-import { createInterface } from "node:readline";
 import { oneOf, optional, setting, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
@@ -60,6 +59,16 @@ async function feed(remote: RemoteShell): Promise<void> {
   await remote.endInput();
 }
 
+async function* linesOf(input: NodeJS.ReadStream): AsyncGenerator<string> {
+  let rest = "";
+  for await (const chunk of input.setEncoding("utf8") as AsyncIterable<string>) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest !== "") yield rest;
+}
+
 class Client {
   readonly #remote: RemoteShell;
   readonly #onOutput: OnOutput;
@@ -91,7 +100,7 @@ class Client {
   /** A command in each line of stdin: a script, or another program. They get no input. */
   async runLines(): Promise<number> {
     let code = 0;
-    for await (const line of createInterface({ input: process.stdin })) {
+    for await (const line of linesOf(process.stdin)) {
       const running = this.run(line);
       await Promise.all([running, this.#remote.endInput()]);
       code = await running;

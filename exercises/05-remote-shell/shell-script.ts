@@ -37,13 +37,15 @@ function report({ report }: ScriptOptions, token: string, state: string): string
 /** Runs a command; `$?` is at first what it was after the one before. */
 export function commandLines(options: ScriptOptions, token: string, text: string): string {
   const started = report(options, token, "started");
-  const command = `command eval ${quoted(`nlrs_restore; ${text}`)} <${quoted(options.stdin)}`;
+  const evaluated = `command eval ${quoted(`nlrs_restore; ${text}`)}`;
+  // It says that it has started when its input is open: closed by us before, the FIFO would wait for a writer for ever.
+  const command = `{ ${started}; ${evaluated}; } <${quoted(options.stdin)}`;
   const finished = report(options, token, '"$nlrs_status"');
   // The empty line: after a syntax error bash would not know the brace for what it is.
   if (options.isBash)
-    return `trap - INT; command eval ${quoted(`${started}; ${command}`)}\n\n{ nlrs_status=$?; ${finished}; } 2>/dev/null\n`;
+    return `trap - INT; command eval ${quoted(command)}\n\n{ nlrs_status=$?; ${finished}; } 2>/dev/null\n`;
   // The outer eval is for an interrupt that comes when the command has just ended: the trap must not fail outside of any.
-  const guarded = `trap ${quoted(BREAK_OUT)} INT; ${started}; ${command}; nlrs_status=$?`;
+  const guarded = `trap ${quoted(BREAK_OUT)} INT; ${command}; nlrs_status=$?`;
   const status = "nlrs_status=${nlrs_interrupted:-$nlrs_status}";
   return `nlrs_interrupted=; command eval ${quoted(guarded)}; trap : INT\n{ ${status}; ${finished}; } 2>/dev/null\n`;
 }

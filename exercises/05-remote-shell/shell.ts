@@ -65,6 +65,7 @@ export interface CommandEnd {
 interface Command {
   token: string;
   hasStarted: boolean;
+  hasNoMoreInput: boolean;
   wasInterrupted: boolean;
   /** What to signal once it has started: earlier it would meet the shell and be lost. */
   due: NodeJS.Signals[];
@@ -157,7 +158,10 @@ export class Shell implements AsyncDisposable {
     stdin.on("error", () => {}); // nobody reads any more
     try {
       return await new Promise((finish, fail) => {
-        this.#command = { token, hasStarted: false, wasInterrupted: false, due: [], stdin, finish, fail };
+        this.#command = {
+          ...{ token, stdin, finish, fail, due: [] },
+          ...{ hasStarted: false, hasNoMoreInput: false, wasInterrupted: false },
+        };
         this.#child.stdin?.write(this.#windowSize + commandLines(this.#script, token, text));
         this.#windowSize = "";
         if (this.#hasEnded) void this.#exited.then((code) => this.#finish({ code, ended: true }), fail);
@@ -174,9 +178,11 @@ export class Shell implements AsyncDisposable {
     await new Promise<void>((resolve) => stdin.write(data, () => resolve()));
   }
 
-  /** The running command's input ends here. */
+  /** The running command's input ends here, once it has begun. */
   end(): void {
-    this.#command?.stdin.end();
+    const command = this.#command;
+    if (command?.hasStarted) command.stdin.end();
+    else if (command !== undefined) command.hasNoMoreInput = true;
   }
 
   get directory(): string {
@@ -241,6 +247,7 @@ export class Shell implements AsyncDisposable {
         continue;
       }
       command.hasStarted = true;
+      if (command.hasNoMoreInput) command.stdin.end();
       for (const signal of command.due.splice(0))
         setTimeout(() => command === this.#command && this.#signal(command, signal), FIRST_STEP_MS);
     }
