@@ -113,9 +113,9 @@ await program({
   async run(settings, context) {
     const { host, port, encrypt, maxSessions, runAs } = settings;
     const { signal, log } = context;
+    const users = settings.printKey ? () => new Map() : usersOf(settings.users, log);
     const key = hostKey(settings.hostKey, log);
     if (settings.printKey) return void process.stdout.write(`${fingerprint(publicBytes(key))}\n`);
-    const users = usersOf(settings.users, log);
     const kind = await shellKind(settings.shell);
     const identity = runAs === undefined ? undefined : await identityOf(runAs);
     const file = settings.log === undefined ? undefined : logFile(settings.log);
