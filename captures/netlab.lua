@@ -284,6 +284,83 @@ attach(existing("daytime"), { tcp = { 10200 } })
 
 attach(existing("ntp"), { udp = { 10201 } })
 
+protocol {
+  name = "nlrs",
+  title = "Netlab Remote Shell",
+  tcp = { 10500 },
+  pdu = group("Record", "", {
+    integer("type", "which of them it is", "uint", 1, { codes = { [1] = "clientHello", [2] = "serverHello", [3] = "sealed", [4] = "clear" } }),
+  }, {
+    [1] = group("clientHello", "the client's first record", {
+      text("magic", "of this protocol", 4, { always = "NLRS" }),
+      integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
+      bytes("publicKey", "X25519, made for this connection", 32),
+      bytes("random", "never the same", 32),
+    }),
+    [2] = group("serverHello", "the server's first record", {
+      text("magic", "of this protocol", 4, { always = "NLRS" }),
+      integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
+      integer("encrypt", "what is sealed after the login", "uint", 1, { codes = { [1] = "session", [2] = "login" } }),
+      bytes("publicKey", "X25519, made for this connection", 32),
+      bytes("random", "never the same", 32),
+      bytes("hostKey", "Ed25519, always the same", 32),
+      bytes("signature", "by the host key, of both hellos up to here", 64),
+    }),
+    [3] = group("sealed", "a message that only the peer can read", {
+      bytes("ciphertext", "a message, AES-256-GCM, and its tag", integer("ciphertext length", "bytes of ciphertext", "uint", 4), { max = 65568 }),
+    }),
+    [4] = group("clear", "a message that anybody can read", {
+      group("message", "as it is", {
+        integer("kind", "which of them it is", "uint", 1, { codes = { [1] = "login", [2] = "result", [3] = "command", [4] = "stdin", [5] = "window", [6] = "stdout", [7] = "stderr", [8] = "exit", [9] = "signal", [10] = "windowSize", [11] = "disconnect" } }),
+      }, {
+        [1] = group("login", "client → server: who it is", {
+          text("user", "padded, so that its length is not seen", 32),
+          text("password", "padded likewise", 128),
+        }),
+        [2] = group("result", "server → client: the answer to a login", {
+          integer("outcome", "how the login fared", "uint", 1, { codes = { [0] = "welcome", [1] = "refused", [2] = "full" } }),
+          text("directory", "where the shell is; empty unless welcome", integer("directory length", "bytes of directory", "uint", 2)),
+        }),
+        [3] = group("command", "client → server: to be run; only when none is running", {
+          integer("id", "chosen by the client, one more each time", "uint", 4),
+          text("text", "for the shell; may have several lines", integer("text length", "bytes of text", "uint", 4), { max = 65536 }),
+        }),
+        [4] = group("stdin", "client → server: input of the running command", {
+          integer("id", "of the command", "uint", 4),
+          bytes("data", "no bytes: the end of the input", integer("data length", "bytes of data", "uint", 4), { max = 65536 }),
+        }),
+        [5] = group("window", "server → client: room for more input", {
+          integer("id", "of the command", "uint", 4),
+          integer("bytes", "that may be sent in addition", "uint", 4),
+        }),
+        [6] = group("stdout", "server → client", {
+          bytes("data", "as it was written", integer("data length", "bytes of data", "uint", 4), { max = 65536 }),
+        }),
+        [7] = group("stderr", "server → client", {
+          bytes("data", "as it was written", integer("data length", "bytes of data", "uint", 4), { max = 65536 }),
+        }),
+        [8] = group("exit", "server → client: the command has ended, and all that it wrote has been sent", {
+          integer("id", "of the command", "uint", 4),
+          integer("code", "128 + the signal's number if a signal ended it", "uint", 1),
+          integer("shell", "ended: the session is over", "uint", 1, { codes = { [0] = "lives", [1] = "ended" } }),
+          text("directory", "where the shell is now", integer("directory length", "bytes of directory", "uint", 2)),
+        }),
+        [9] = group("signal", "client → server: for the running command", {
+          integer("id", "of the command", "uint", 4),
+          integer("signal", "what to do to it", "uint", 1, { codes = { [2] = "interrupt", [3] = "quit", [15] = "terminate" } }),
+        }),
+        [10] = group("windowSize", "client → server: its terminal, for COLUMNS and LINES", {
+          integer("columns", "0: unknown", "uint", 2),
+          integer("rows", "0: unknown", "uint", 2),
+        }),
+        [11] = group("disconnect", "server → client: its last word", {
+          integer("reason", "why the server ends the connection", "uint", 1, { codes = { [1] = "failures", [2] = "idle", [3] = "stopping" } }),
+        }),
+      }),
+    }),
+  }),
+}
+
 attach(existing("http"), { tcp = { 10600 } })
 
 attach(existing("http"), { tcp = { 10700, 10780 } })

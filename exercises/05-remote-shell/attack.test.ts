@@ -73,23 +73,44 @@ describe("on the way to the server", () => {
   for (const [name, index] of Object.entries({ hello: HELLO, login: LOGIN, command: COMMAND })) {
     test(`an altered ${name}, in any part of it`, async () => {
       for (const offset of [0, 1, 4, 5, 9, 40, -17, -1])
-        await mustFail(`bit in byte ${offset}`, at(true, index, (record) => ({ onward: [flipped(record, offset)], isLast: offset < 5 })));
+        await mustFail(
+          `bit in byte ${offset}`,
+          at(true, index, (record) => ({ onward: [flipped(record, offset)], isLast: offset < 5 })),
+        );
     });
     test(`a ${name} cut short, and the end`, async () => {
       for (const size of [1, 5, 20])
-        await mustFail(`${size} bytes`, at(true, index, (record) => ({ onward: [record.subarray(0, size)], isLast: true })));
-      await mustFail("nothing", at(true, index, () => ({ onward: [], isLast: true })));
+        await mustFail(
+          `${size} bytes`,
+          at(true, index, (record) => ({ onward: [record.subarray(0, size)], isLast: true })),
+        );
+      await mustFail(
+        "nothing",
+        at(true, index, () => ({ onward: [], isLast: true })),
+      );
     });
   }
 
   test("a record left out", async () => {
-    await mustFail("login", at(true, LOGIN, () => ({ onward: [] })));
-    await mustFail("command", at(true, COMMAND, () => ({ onward: [] })));
+    await mustFail(
+      "login",
+      at(true, LOGIN, () => ({ onward: [] })),
+    );
+    await mustFail(
+      "command",
+      at(true, COMMAND, () => ({ onward: [] })),
+    );
   });
 
   test("a record twice: the second time it ends the connection", async () => {
-    await mustFail("hello", at(true, HELLO, (record) => ({ onward: [record, record] })));
-    await mustFail("login", at(true, LOGIN, (record) => ({ onward: [record, record] })));
+    await mustFail(
+      "hello",
+      at(true, HELLO, (record) => ({ onward: [record, record] })),
+    );
+    await mustFail(
+      "login",
+      at(true, LOGIN, (record) => ({ onward: [record, record] })),
+    );
     const { error } = await attacked(at(true, COMMAND, (record) => ({ onward: [record, record] })));
     assert.ok(error instanceof Error, "it ran once, and then no more");
   });
@@ -110,12 +131,21 @@ describe("on the way to the server", () => {
       if (!toServer && index === 1) result = record;
       return { onward: toServer && index === COMMAND && result ? [result] : [record] };
     });
-    await mustFail("at once", at(false, 1, (record) => ({ onward: [], back: [record] })));
+    await mustFail(
+      "at once",
+      at(false, 1, (record) => ({ onward: [], back: [record] })),
+    );
   });
 
   test("a clear record in a sealed session", async () => {
-    const clear = encode(Record, { type: "clear", message: { kind: "command", id: 1, text: `touch ${server.file("clear")}` } });
-    await mustFail("instead of the command", at(true, COMMAND, () => ({ onward: [clear] })));
+    const clear = encode(Record, {
+      type: "clear",
+      message: { kind: "command", id: 1, text: `touch ${server.file("clear")}` },
+    });
+    await mustFail(
+      "instead of the command",
+      at(true, COMMAND, () => ({ onward: [clear] })),
+    );
     assert.ok(!existsSync(server.file("clear")));
   });
 
@@ -139,10 +169,21 @@ describe("on the way to the server", () => {
 describe("on the way to the client", () => {
   for (const [name, index] of Object.entries({ hello: 0, result: 1 })) {
     test(`an altered, shortened, repeated or missing ${name}`, async () => {
-      for (const offset of [0, 1, 4, 5, 6, 40, 80, 110, -1].filter((offset) => index === 0 || Math.abs(offset) < 20))
-        await mustFail(`bit in byte ${offset}`, at(false, index, (record) => ({ onward: [flipped(record, offset)], isLast: true })));
-      await mustFail("cut", at(false, index, (record) => ({ onward: [record.subarray(0, 9)], isLast: true })));
-      await mustFail("none", at(false, index, () => ({ onward: [], isLast: true })));
+      for (const offset of [0, 1, 4, 5, 6, 40, 80, 110, -1].filter(
+        (offset) => index === 0 || Math.abs(offset) < 20,
+      ))
+        await mustFail(
+          `bit in byte ${offset}`,
+          at(false, index, (record) => ({ onward: [flipped(record, offset)], isLast: true })),
+        );
+      await mustFail(
+        "cut",
+        at(false, index, (record) => ({ onward: [record.subarray(0, 9)], isLast: true })),
+      );
+      await mustFail(
+        "none",
+        at(false, index, () => ({ onward: [], isLast: true })),
+      );
     });
   }
 
@@ -169,7 +210,10 @@ describe("keys", () => {
     return { onward: [copy] };
   };
   test("another exchange key in either hello breaks the signature", async () => {
-    for (const [toServer, offset] of [[true, 6], [false, 7]] as const) {
+    for (const [toServer, offset] of [
+      [true, 6],
+      [false, 7],
+    ] as const) {
       const { error, hasRun } = await attacked(at(toServer, HELLO, (record) => swapped(record, offset)));
       assert.match(String(error), /the server's signature is wrong/);
       assert.ok(!hasRun);
@@ -177,16 +221,21 @@ describe("keys", () => {
   });
 
   test("another host key in the hello breaks it too", async () => {
-    await mustFail("host key", at(false, HELLO, (record) => swapped(record, 71)));
+    await mustFail(
+      "host key",
+      at(false, HELLO, (record) => swapped(record, 71)),
+    );
   });
 
   test("'login' cannot be put in place of 'session'", async () => {
-    const { error } = await attacked(at(false, HELLO, (record) => {
-      const copy = Buffer.from(record);
-      assert.equal(copy[6], 1);
-      copy[6] = 2;
-      return { onward: [copy] };
-    }));
+    const { error } = await attacked(
+      at(false, HELLO, (record) => {
+        const copy = Buffer.from(record);
+        assert.equal(copy[6], 1);
+        copy[6] = 2;
+        return { onward: [copy] };
+      }),
+    );
     assert.match(String(error), /the server's signature is wrong/);
   });
 
@@ -198,9 +247,16 @@ describe("keys", () => {
     const { writeFileSync } = await import("node:fs");
     writeFileSync(server.file("known-hosts"), known);
     const marker = server.file("impersonated");
-    const { code, stderr } = await run(`${HERE}/client.ts`, [...server.as(USER, middle.port), "--command", `touch ${marker}`]);
+    const { code, stderr } = await run(`${HERE}/client.ts`, [
+      ...server.as(USER, middle.port),
+      "--command",
+      `touch ${marker}`,
+    ]);
     assert.equal(code, 1);
-    assert.match(stderr, /^error: THE KEY OF 127\.0\.0\.1:\d+ HAS CHANGED from SHA256:\S+ to SHA256:\S+: .*remove line 1 of /);
+    assert.match(
+      stderr,
+      /^error: THE KEY OF 127\.0\.0\.1:\d+ HAS CHANGED from SHA256:\S+ to SHA256:\S+: .*remove line 1 of /,
+    );
     assert.equal(seen.length, 0);
     assert.ok(!existsSync(marker));
     assert.equal(readFileSync(server.file("known-hosts"), "utf8"), known, "the known key is kept");
@@ -210,8 +266,18 @@ describe("keys", () => {
     const seen: Message[] = [];
     await using middle = await impersonator(server.port, newHostKey(), (message) => seen.push(message));
     const args = server.as(USER, middle.port);
-    const { stdout: fingerprint } = await run(`${HERE}/server.ts`, ["--host-key", server.file("host-key"), "--print-key"]);
-    const refused = await run(`${HERE}/client.ts`, [...args, "--fingerprint", fingerprint.trim(), "--command", "true"]);
+    const { stdout: fingerprint } = await run(`${HERE}/server.ts`, [
+      "--host-key",
+      server.file("host-key"),
+      "--print-key",
+    ]);
+    const refused = await run(`${HERE}/client.ts`, [
+      ...args,
+      "--fingerprint",
+      fingerprint.trim(),
+      "--command",
+      "true",
+    ]);
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /^error: \S+ has the key SHA256:\S+, not SHA256:\S+: do not log in/);
     assert.equal(seen.length, 0);
@@ -224,8 +290,14 @@ describe("keys", () => {
 test("with --encrypt login a command put in on the way runs: what that mode does not give", async () => {
   await using open = await LocalServer.start(["--encrypt", "login"]);
   const marker = open.file("injected");
-  const injected = encode(Record, { type: "clear", message: { kind: "command", id: 1, text: `touch ${marker}` } });
-  await using middle = await tamperer(open.port, at(true, COMMAND, () => ({ onward: [injected] })));
+  const injected = encode(Record, {
+    type: "clear",
+    message: { kind: "command", id: 1, text: `touch ${marker}` },
+  });
+  await using middle = await tamperer(
+    open.port,
+    at(true, COMMAND, () => ({ onward: [injected] })),
+  );
   await using remote = await open.remote(middle.port);
   assert.equal((await output(remote, "echo harmless")).code, 0);
   assert.ok(existsSync(marker));

@@ -7,7 +7,8 @@ import { RemoteShell } from "./remote.ts";
 import { userLine } from "./users.ts";
 
 export const HERE = "exercises/05-remote-shell";
-export const USER = "ana";
+/** Long enough not to turn up in random bytes by chance, where it is searched for. */
+export const USER = "anamaria";
 export const PASSWORD = "rosa y 38 clavos";
 /** Cheap, so that tests need not wait for it. */
 const COST = { ln: 10, r: 8, p: 1 };
@@ -16,7 +17,10 @@ export class LocalServer implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), "netlab-remote-"));
   #running: Running | undefined;
 
-  static async start(args: readonly (string | number)[] = [], wrapper: readonly string[] = []): Promise<LocalServer> {
+  static async start(
+    args: readonly (string | number)[] = [],
+    wrapper: readonly string[] = [],
+  ): Promise<LocalServer> {
     const server = new LocalServer();
     writeFileSync(server.file("users"), `${await userLine(USER, PASSWORD, COST)}\n`, { mode: 0o600 });
     writeFileSync(server.file("password"), `${PASSWORD}\n`, { mode: 0o600 });
@@ -27,7 +31,9 @@ export class LocalServer implements AsyncDisposable {
   async restart(args: readonly (string | number)[] = [], wrapper: readonly string[] = []): Promise<void> {
     await this.#running?.stop();
     const own = ["--port", 0, "--users", this.file("users"), "--host-key", this.file("host-key")];
-    this.#running = await start(`${HERE}/server.ts`, [...own, "--log", this.file("log"), ...args], { wrapper });
+    this.#running = await start(`${HERE}/server.ts`, [...own, "--log", this.file("log"), ...args], {
+      wrapper,
+    });
   }
 
   get running(): Running {

@@ -60,7 +60,11 @@ export function tamperer(toPort: number, tamper: Tamper): Promise<Middle> {
 }
 
 /** Plays the server to the client and the client to the server, with a host key of its own, and reads everything. */
-export function impersonator(toPort: number, hostKey: KeyObject, onMessage: (message: Message) => void): Promise<Middle> {
+export function impersonator(
+  toPort: number,
+  hostKey: KeyObject,
+  onMessage: (message: Message) => void,
+): Promise<Middle> {
   return between(toPort, async (client, server) => {
     const { channel: toServer } = await clientHandshake(server);
     const toClient = await serverHandshake(client, hostKey, "session");

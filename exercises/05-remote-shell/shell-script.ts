@@ -18,6 +18,7 @@ export interface ScriptOptions {
 export const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** Fails where it is run, without a word: the variable is never set. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
 const BREAK_OUT = '{ nlrs_interrupted=130; : "${nlrs_never?}"; } 2>/dev/null';
 
 /** The first line. `stderr` is a FIFO: at its start bash says things on its own that nobody wants to read. */
@@ -46,6 +47,7 @@ export function commandLines(options: ScriptOptions, token: string, text: string
     return `trap - INT; command eval ${quoted(command)}\n\n{ nlrs_status=$?; ${finished}; } 2>/dev/null\n`;
   // The outer eval is for an interrupt that comes when the command has just ended: the trap must not fail outside of any.
   const guarded = `trap ${quoted(BREAK_OUT)} INT; ${command}; nlrs_status=$?`;
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
   const status = "nlrs_status=${nlrs_interrupted:-$nlrs_status}";
   return `nlrs_interrupted=; command eval ${quoted(guarded)}; trap : INT\n{ ${status}; ${finished}; } 2>/dev/null\n`;
 }

@@ -35,10 +35,10 @@ export interface ShellKind {
 
 /** Throws `Failure` where it cannot be run. */
 export async function shellKind(path: string): Promise<ShellKind> {
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
+  const question = 'echo "shell ${BASH_VERSION-}"';
   try {
-    const { stdout } = await promisify(execFile)(path, ["-c", 'echo "shell ${BASH_VERSION-}"'], {
-      timeout: START_MS,
-    });
+    const { stdout } = await promisify(execFile)(path, ["-c", question], { timeout: START_MS });
     if (!stdout.startsWith("shell ")) throw new Failure("it does not run commands as sh does");
     return { path, isBash: stdout.trim() !== "shell" };
   } catch (error) {
