@@ -152,23 +152,18 @@ export class Shell implements AsyncDisposable {
   async run(text: string): Promise<CommandEnd> {
     if (text.includes("\0")) throw new Failure("a command with a NUL came: no shell can read that");
     if (this.#command !== undefined) throw new Failure("a command came while another one was running");
-    await this.#freshStdin();
     const token = randomBytes(8).toString("hex");
     const stdin = openForWriting(this.#script.stdin);
     stdin.on("error", () => {}); // nobody reads any more
-    try {
-      return await new Promise((finish, fail) => {
-        this.#command = {
-          ...{ token, stdin, finish, fail, due: [] },
-          ...{ hasStarted: false, hasNoMoreInput: false, wasInterrupted: false },
-        };
-        this.#child.stdin?.write(this.#windowSize + commandLines(this.#script, token, text));
-        this.#windowSize = "";
-        if (this.#hasEnded) void this.#exited.then((code) => this.#finish({ code, ended: true }), fail);
-      });
-    } finally {
-      stdin.destroy();
-    }
+    return await new Promise((finish, fail) => {
+      this.#command = {
+        ...{ token, stdin, finish, fail, due: [] },
+        ...{ hasStarted: false, hasNoMoreInput: false, wasInterrupted: false },
+      };
+      this.#child.stdin?.write(this.#windowSize + commandLines(this.#script, token, text));
+      this.#windowSize = "";
+      if (this.#hasEnded) void this.#exited.then((code) => this.#finish({ code, ended: true }), fail);
+    });
   }
 
   /** Input for the running command; settles when the system has taken it, or nobody will. */
@@ -215,8 +210,9 @@ export class Shell implements AsyncDisposable {
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
-  /** A background process may still have the FIFO of an earlier command open: it must not get this one's input. */
-  async #freshStdin(): Promise<void> {
+  /** A background process may still have the FIFO of a command open: it must not get the input of the next. */
+  async #closeStdin(stdin: Socket): Promise<void> {
+    if (!stdin.closed) await once(stdin.destroy(), "close");
     const path = this.#script.stdin;
     try {
       closeSync(openSync(path, constants.O_WRONLY | constants.O_NONBLOCK)); // fails where nobody reads
@@ -257,10 +253,15 @@ export class Shell implements AsyncDisposable {
     const command = this.#command;
     if (command === undefined) return;
     this.#command = undefined;
-    Promise.all(this.#outputs.map((output) => output.flushed())).then(
+    this.#tidyUp(command).then(
       () => command.finish({ ...end, directory: this.#directory }),
       (error) => command.fail(error),
     );
+  }
+
+  async #tidyUp({ stdin }: Command): Promise<void> {
+    for (const output of this.#outputs) await output.flushed();
+    await this.#closeStdin(stdin);
   }
 
   #fail(error: unknown): void {
