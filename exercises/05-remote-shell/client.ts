@@ -74,10 +74,16 @@ class Client {
   readonly #onOutput: OnOutput;
   readonly #transcript: Transcript | undefined;
   readonly #log: (line: string) => void;
+  /** The prompt needs a line of its own: drawing it would wipe out what stands in its line. */
+  #isAtLineStart = true;
 
   constructor(remote: RemoteShell, transcript: Transcript | undefined, log: (line: string) => void) {
     this.#remote = remote;
-    this.#onOutput = writing(transcript);
+    const write = writing(transcript);
+    this.#onOutput = (channel, data) => {
+      this.#isAtLineStart = data.at(-1) === 0x0a;
+      return write(channel, data);
+    };
     this.#transcript = transcript;
     this.#log = log;
   }
@@ -126,6 +132,8 @@ class Client {
         leave: () => process.exit(1),
       });
       code = await this.run(command);
+      if (!this.#isAtLineStart) process.stdout.write("\n");
+      this.#isAtLineStart = true;
       if (remote.ended) return code;
     }
   }

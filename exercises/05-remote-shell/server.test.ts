@@ -23,10 +23,11 @@ const mode = (path: string) => (statSync(path).mode & 0o777).toString(8);
 
 /** Looks again until it holds. */
 async function becomes(holds: () => boolean, what: string): Promise<void> {
-  const look = async () => {
-    while (!holds()) await new Promise((resolve) => setTimeout(resolve, 10));
-  };
-  await within(look(), what, 5000);
+  const lateMs = performance.now() + 10_000;
+  while (!holds()) {
+    assert.ok(performance.now() < lateMs, `waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 describe("set-up", () => {
@@ -411,15 +412,13 @@ test(
       `${command.join(" ")}; echo "code $?"; sleep 60`,
     );
     const shows = async (pattern: RegExp) => {
-      let screen = "";
-      const look = async () => {
-        for (; !pattern.test(screen); screen = (await tmux("capture-pane", "-p")).stdout)
-          await new Promise((resolve) => setTimeout(resolve, 30));
-      };
-      await within(look(), `${pattern}`, 10_000).catch((error) =>
-        assert.fail(`${error.message}:\n${screen}`),
-      );
-      return screen;
+      const lateMs = performance.now() + 10_000;
+      while (true) {
+        const { stdout } = await tmux("capture-pane", "-p");
+        if (pattern.test(stdout)) return stdout;
+        assert.ok(performance.now() < lateMs, `waited in vain for ${pattern}:\n${stdout.trimEnd()}`);
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
     };
     const type = (...keys: string[]) => tmux("send-keys", ...keys);
     await shows(/password for anamaria:$/m);
@@ -437,10 +436,16 @@ test(
     await shows(/sleep 60/);
     await type("C-c");
     await shows(/\^C\n?.*\/usr\$$/m);
-    await type("read x; echo got $x", "Enter", "typed", "Enter");
+    await type("echo ready; read x; echo got $x", "Enter");
+    await shows(/^ready$/m);
+    await type("typed", "Enter");
     await shows(/^got typed$/m);
-    await type("yes | head -n 3; cat", "Enter", "to cat", "Enter", "C-d");
+    await type("yes | head -n 3; cat", "Enter");
+    await shows(/^y\ny\ny$/m);
+    await type("to cat", "Enter", "C-d");
     await shows(/^y\ny\ny\n(.*\n)*to cat\nto cat\n.*\/usr\$$/m);
+    await type("printf unfinished", "Enter");
+    await shows(/^unfinished\n.*\/usr\$$/m);
     await type("half a line", "C-c", "exit 5", "Enter");
     await shows(/^code 5$/m);
   },

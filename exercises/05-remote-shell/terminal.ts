@@ -38,7 +38,7 @@ export class Terminal implements Disposable {
       if (this.#keys !== undefined) history.shift(); // what a program was told is no command, and may be secret
     });
     this.#input.setRawMode(true);
-    this.#input.on("data", (chunk: Buffer) => this.#pressed(chunk));
+    this.#input.on("data", (chunk: Buffer) => this.#pressed(chunk)).resume();
   }
 
   /** The next command; undefined where the user has had enough (Ctrl-D). */
@@ -75,7 +75,7 @@ export class Terminal implements Disposable {
     const rest = chunk.filter((byte) => ![CTRL_C, CTRL_D, CTRL_BACKSLASH].includes(byte));
     if (rest.length > 0) this.#typed.write(Buffer.from(rest));
     if (chunk.includes(CTRL_C)) {
-      process.stdout.write("^C");
+      process.stdout.write("^C\n");
       keys.interrupt();
     }
     if (chunk.includes(CTRL_D)) keys.end();
