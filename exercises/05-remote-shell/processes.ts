@@ -8,6 +8,8 @@ export const SESSION_VARIABLE = "NLRS_SESSION";
 const GRACE_MS = 300;
 const LOOK_AGAIN_MS = 10;
 const MAX_ROUNDS = 10;
+/** In the masks of /proc/PID/status. */
+const SIGINT_BIT = 1n << 1n;
 
 /** False where there is nobody to signal any more. */
 export function signalGroup(groupId: number, signal: NodeJS.Signals | 0): boolean {
@@ -16,6 +18,23 @@ export function signalGroup(groupId: number, signal: NodeJS.Signals | 0): boolea
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Its children that SIGINT would end. On other systems than Linux nobody knows: none. */
+export function interruptibleChildren(pid: number): number[] {
+  const children = procFile(pid, `task/${pid}/children`).split(" ").map(Number);
+  return children.filter((child) => {
+    const masks = [...procFile(child, "status").matchAll(/^Sig(?:Ign|Cgt):\t(\w+)$/gm)];
+    return masks.length === 2 && masks.every(([, mask]) => (BigInt(`0x${mask}`) & SIGINT_BIT) === 0n);
+  });
+}
+
+function procFile(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "latin1");
+  } catch {
+    return ""; // gone, somebody else's, or another system
   }
 }
 
@@ -28,20 +47,15 @@ function processesOf(session: string): number[] {
   } catch {
     return [];
   }
-  return names.filter((name) => /^\d+$/.test(name) && environmentOf(name).includes(mark)).map(Number);
+  return names
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => procFile(pid, "environ").includes(mark));
 }
 
-function environmentOf(pid: string): string {
+export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   try {
-    return readFileSync(`/proc/${pid}/environ`, "latin1");
-  } catch {
-    return ""; // gone, or somebody else's
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
+    process.kill(pid, signal);
   } catch {
     // gone meanwhile
   }
@@ -58,7 +72,7 @@ export async function endSession(groupId: number, session: string): Promise<void
     signalGroup(groupId, "SIGKILL");
     const left = processesOf(session);
     if (left.length === 0) return;
-    for (const pid of left) kill(pid);
+    for (const pid of left) signalProcess(pid, "SIGKILL");
     await delay(LOOK_AGAIN_MS);
   }
 }

@@ -16,13 +16,18 @@ import { promisify } from "node:util";
 import { Connection } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { makeFifos, Output, openBothEnds, openForReading, openForWriting } from "./pipes.ts";
-import { endSession, SESSION_VARIABLE, signalGroup } from "./processes.ts";
+import {
+  endSession,
+  interruptibleChildren,
+  SESSION_VARIABLE,
+  signalGroup,
+  signalProcess,
+} from "./processes.ts";
 import type { SIGNALS } from "./protocol.ts";
 import { commandLines, preparation, reportAgain, type ScriptOptions, windowSize } from "./shell-script.ts";
 
 const START_MS = 10_000;
-/** Between the shell's word that it begins and the first process of the command. */
-const FIRST_STEP_MS = 20;
+const SECOND_LOOKS_MS = [50, 200, 800];
 const MAX_REPORT_BYTES = 16 * 1024;
 const NUL = Buffer.from("\0");
 const SIGNAL_NAMES = { interrupt: "SIGINT", quit: "SIGQUIT", terminate: "SIGTERM" } as const;
@@ -225,9 +230,17 @@ export class Shell implements AsyncDisposable {
 
   #signal(command: Command, signal: NodeJS.Signals): void {
     signalGroup(this.#child.pid ?? 0, signal);
-    if (signal !== "SIGINT" || command.wasInterrupted) return;
+    if (signal !== "SIGINT") return;
+    for (const delayMs of SECOND_LOOKS_MS) setTimeout(() => this.#signalLate(command), delayMs);
+    if (command.wasInterrupted) return;
     command.wasInterrupted = true;
     this.#child.stdin?.write(reportAgain(this.#script, command.token));
+  }
+
+  /** What SIGINT ends and is still there was being started by the shell when it came, and has missed it. */
+  #signalLate(command: Command): void {
+    if (command !== this.#command) return;
+    for (const pid of interruptibleChildren(this.#child.pid ?? 0)) signalProcess(pid, "SIGINT");
   }
 
   async #readReports(): Promise<void> {
@@ -244,8 +257,7 @@ export class Shell implements AsyncDisposable {
       }
       command.hasStarted = true;
       if (command.hasNoMoreInput) command.stdin.end();
-      for (const signal of command.due.splice(0))
-        setTimeout(() => command === this.#command && this.#signal(command, signal), FIRST_STEP_MS);
+      for (const signal of command.due.splice(0)) this.#signal(command, signal);
     }
   }
 
