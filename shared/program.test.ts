@@ -436,6 +436,25 @@ test("a second SIGINT ends it at once, with 130", async () => {
   }
 });
 
+test("with ownInterrupt SIGINT is the program's own affair, SIGTERM is not", async () => {
+  const script = inFolder(
+    "own-interrupt.mts",
+    `import { program } from ${library("program.ts")};
+import { spec } from "./spec.mts";
+process.on("SIGINT", () => console.error("passed on"));
+await program({ ...spec, ownInterrupt: true });
+`,
+  );
+  await using running = await start(relative(root, script), ["--do", "ignore"]);
+  for (const count of [1, 2]) {
+    running.kill("SIGINT");
+    await running.output(new RegExp(`^(passed on\\n){${count}}$`), "stderr");
+  }
+  running.kill("SIGTERM");
+  await running.output(/told to stop/, "stderr");
+  assert.equal((await within(running.exited, "its end", GRACE_MS + 2000)).code, 0);
+});
+
 const command = (...args: string[]) => [
   process.execPath,
   "--import",
