@@ -11,7 +11,7 @@ import { atHome, readIfThere, writePrivately } from "./private-files.ts";
 import { type Encrypt, PORT } from "./protocol.ts";
 import { become, identityOf } from "./run-as.ts";
 import { type Site, serveClient } from "./session.ts";
-import { shellKind } from "./shell.ts";
+import { shellKind } from "./shell-kind.ts";
 import { Throttle } from "./throttle.ts";
 import { parseUsers, type Users } from "./users.ts";
 

@@ -15,7 +15,8 @@ import {
   STDIN_WINDOW_BYTES,
 } from "./protocol.ts";
 import type { Channel } from "./records.ts";
-import { Shell, type ShellKind } from "./shell.ts";
+import { Shell } from "./shell.ts";
+import type { ShellKind } from "./shell-kind.ts";
 import { addressOf, type Throttle } from "./throttle.ts";
 import { isRight, type Users } from "./users.ts";
 

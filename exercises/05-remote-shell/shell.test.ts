@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { needs, within } from "../../shared/testing.ts";
-import { Shell, shellKind } from "./shell.ts";
+import { Shell } from "./shell.ts";
+import { shellKind } from "./shell-kind.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "netlab-shells-"));
 after(() => rmSync(folder, { recursive: true }));

@@ -5,14 +5,13 @@
  * sees an end of it; output comes through two pipes; exit codes come through a FIFO that is opened by name for each
  * report, so that a command which closes descriptors cannot close it.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { closeSync, constants, mkdtempSync, openSync, rmSync, unlinkSync } from "node:fs";
 import type { Socket } from "node:net";
 import { constants as system, tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { Connection } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { makeFifos, Output, openBothEnds, openForReading, openForWriting } from "./pipes.ts";
@@ -24,6 +23,7 @@ import {
   signalProcess,
 } from "./processes.ts";
 import type { SIGNALS } from "./protocol.ts";
+import type { ShellKind } from "./shell-kind.ts";
 import { commandLines, preparation, reportAgain, type ScriptOptions, windowSize } from "./shell-script.ts";
 
 const START_MS = 10_000;
@@ -31,25 +31,6 @@ const SECOND_LOOKS_MS = [50, 200, 800];
 const MAX_REPORT_BYTES = 16 * 1024;
 const NUL = Buffer.from("\0");
 const SIGNAL_NAMES = { interrupt: "SIGINT", quit: "SIGQUIT", terminate: "SIGTERM" } as const;
-
-/** A shell that can be started, and of which family it is. */
-export interface ShellKind {
-  path: string;
-  isBash: boolean;
-}
-
-/** Throws `Failure` where it cannot be run. */
-export async function shellKind(path: string): Promise<ShellKind> {
-  // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
-  const question = 'echo "shell ${BASH_VERSION-}"';
-  try {
-    const { stdout } = await promisify(execFile)(path, ["-c", question], { timeout: START_MS });
-    if (!stdout.startsWith("shell ")) throw new Failure("it does not run commands as sh does");
-    return { path, isBash: stdout.trim() !== "shell" };
-  } catch (error) {
-    throw new Failure(`cannot use the shell ${path}; choose another with --shell`, { cause: error });
-  }
-}
 
 export interface ShellOptions {
   kind: ShellKind;
