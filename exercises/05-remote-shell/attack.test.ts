@@ -149,6 +149,26 @@ describe("on the way to the server", () => {
     assert.ok(!existsSync(server.file("clear")));
   });
 
+  test("a clear record gets no answer but the end, and nor does a sealed one in a clear session", async () => {
+    const clear = encode(Record, { type: "clear", message: { kind: "command", id: 1, text: "echo run" } });
+    const sealed = encode(Record, { type: "sealed", ciphertext: Buffer.alloc(40) });
+    await using open = await LocalServer.start(["--encrypt", "login"]);
+    for (const [own, record] of [
+      [server, clear],
+      [open, sealed],
+    ] as const) {
+      const remote = await own.remote();
+      const { channel } = remote.greeted;
+      await channel.connection.write(record);
+      await assert.rejects(
+        async () => assert.notEqual(await channel.receive(), undefined),
+        (error: Error) => /reset|closed|Expected/.test(error.message),
+      );
+      await own.running.output(/a (clear|sealed) record came where only (sealed|clear) ones may/, "stderr");
+      remote.destroy();
+    }
+  });
+
   test("a whole session recorded and sent again", async () => {
     const recorded: Buffer[] = [];
     const { hasRun } = await attacked((record, _, toServer) => {
