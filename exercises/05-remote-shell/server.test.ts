@@ -327,12 +327,9 @@ describe("difficult peers", () => {
     });
     const running = remote.run("yes", () => stalled);
     running.catch(() => {});
-    const cpu = () => Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(" ")[13]);
-    for (let quiet = 0, last = -1; quiet < 5; last = cpu()) {
-      quiet = cpu() === last ? quiet + 1 : 0;
-      await output(other, "sleep 0.05"); // and others are served meanwhile
-    }
-    assert.ok(rss() - beforeMiB < 40, `${beforeMiB} MiB before, ${rss()} after`);
+    // Others are served meanwhile; unheld, `yes` would fill hundreds of megabytes in this time.
+    for (let i = 0; i < 20; i++) await output(other, "sleep 0.05");
+    assert.ok(rss() - beforeMiB < 60, `${beforeMiB} MiB before, ${rss()} after`);
     goOn();
     remote.destroy();
   });
