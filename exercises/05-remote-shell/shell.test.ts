@@ -243,7 +243,13 @@ test("a second command, a NUL, and a shell that is none, are refused", async () 
   await assert.rejects(shellKind("/bin/true"), /cannot use the shell/);
 });
 
-test("nothing is left in the folder for temporary files", async () => {
+test("nothing is left in the folder for temporary files", async (t) => {
+  const { TMPDIR } = process.env; // one of our own: others make some in the common one
+  process.env["TMPDIR"] = folder;
+  t.after(() => {
+    if (TMPDIR === undefined) delete process.env["TMPDIR"];
+    else process.env["TMPDIR"] = TMPDIR;
+  });
   const count = () => readdirSync(tmpdir()).filter((name) => name.startsWith("netlab-shell-")).length;
   const before = count();
   const tried = await Tried.start("/bin/sh");
