@@ -7,11 +7,14 @@
 
 export class Failure extends Error {
   override name = "Failure";
+  /** What a program that it ends leaves with; a kind of failure that scripts must tell from others has its own. */
+  readonly exitCode: number = 1;
 }
 
-/** The command line or a configuration file is wrong: exit code 2. */
+/** The command line or a configuration file is wrong. */
 export class UsageError extends Failure {
   override name = "UsageError";
+  override readonly exitCode = 2;
 }
 
 /** What the system's error codes mean to a user. A key may name the system call that failed as well. */

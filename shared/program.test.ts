@@ -72,6 +72,8 @@ export const spec: ProgramSpec<any> = {
         return void (undefined as any).x;
       case "fail":
         throw new Failure("cannot do it", { cause: new Failure("it is too hard") });
+      case "fail in a way of its own":
+        throw Object.assign(new Failure("cannot find it"), { exitCode: 8 });
       case "usage":
         throw new UsageError("the data and the number do not go together");
       case "bug":
@@ -369,6 +371,8 @@ test("a failure: one line and exit code 1; with --verbose the stack as well", as
     long.stderr,
     /^debugging\nerror: cannot do it: it is too hard\nFailure: cannot do it\n +at .*spec\.mts/,
   );
+  const own = await scratch("--do", "fail in a way of its own");
+  assert.deepEqual([own.code, own.stderr], [8, "error: cannot find it\n"]);
   const usage = await scratch("--verbose", "--port", "x");
   assert.match(usage.stderr, /^error: --port "x" is not a port.*\nUsageError: .*\n +at /);
   assert.equal(usage.code, 2);

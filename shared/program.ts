@@ -3,7 +3,7 @@
  * the lab is one call of `program()`.
  *
  * stdout carries the ready line of a server and the answer of a client, stderr everything else. Exit codes:
- * 0 done, 1 the work failed, 2 bad usage or configuration, 130 a second Ctrl-C.
+ * 0 done, 1 the work failed (or the failure's own), 2 bad usage or configuration, 130 a second Ctrl-C.
  */
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,7 +22,7 @@ import {
   setting,
   text,
 } from "./config.ts";
-import { explain, isFailure, UsageError } from "./errors.ts";
+import { explain, Failure, isFailure, UsageError } from "./errors.ts";
 import { GRACE_MS } from "./tcp.ts";
 
 export interface Context {
@@ -95,7 +95,7 @@ export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise
     // Once the user has asked for an end, being cut short is no failure.
     if (!stop.signal.aborted || error instanceof UsageError) {
       log(`error: ${explain(error)}`);
-      process.exitCode = error instanceof UsageError ? 2 : 1;
+      process.exitCode = error instanceof Failure ? error.exitCode : 1;
     }
     if (verbose && error instanceof Error) log(`${error.stack}`);
   }
