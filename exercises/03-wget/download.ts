@@ -39,7 +39,7 @@ export async function download(first: Hop, options: DownloadOptions): Promise<vo
   let final = await follow(first, options, extra);
   if (earlier !== undefined) {
     const verdict = judge(final.head, earlier);
-    if (verdict === "complete") return finish(PartFile.goOn(earlier), final.head, options);
+    if (verdict === "complete") return finish(PartFile.goOn(earlier), earlier.origin?.lastModified, options);
     if (verdict === "continues") return goOn(final, earlier, options);
     if (verdict === "ask anew") {
       await options.client.drop(final);
@@ -188,16 +188,16 @@ async function fill(
       options.warn(`${part.path}.part has ${part.sizeBytes} bytes; go on with --continue`);
     throw error;
   }
-  finish(part, final.head, options, progress);
+  finish(part, final.head.fields.get("Last-Modified"), options, progress);
 }
 
 function finish(
   part: PartFile,
-  head: ResponseHead,
+  lastModified: string | undefined,
   { force, say }: DownloadOptions,
   progress?: Progress,
 ): void {
-  const modifiedMs = parseDate(head.fields.get("Last-Modified") ?? "");
+  const modifiedMs = parseDate(lastModified ?? "");
   const name = part.finish(force, modifiedMs);
   part.close();
   const speed =

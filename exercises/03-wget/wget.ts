@@ -11,7 +11,7 @@ import { download } from "./download.ts";
 import { Client } from "./exchange.ts";
 import { classified, FileFailure } from "./failures.ts";
 import { HeadersLog } from "./headers-log.ts";
-import { httpUrl, isSecure, printable, withoutCredentials } from "./protocol.ts";
+import { httpUrl, printable, withoutCredentials } from "./protocol.ts";
 import { proxyFromEnvironment, proxyUrl } from "./proxy.ts";
 
 /** These say where a message ends or whom it is for: with others than ours the two sides would disagree. */
@@ -65,14 +65,16 @@ await program({
   settings: {
     URL: optional(httpUrl, "what to download; without a scheme it is http", { positional: true }),
     url: optional(httpUrl, "the same"),
-    output: optional(text, "file to write, - for stdout (default: by the server's or the URL's name)"),
+    output: optional(text, "file to write, - for stdout (default: by the server's or the URL's name)", {
+      alias: ["O"],
+    }),
     proxy: optional(text, "proxy, a URL or a host (default: http_proxy, https_proxy, no_proxy)"),
     port: optional(integer(1, 65_535), "the proxy's port, where --proxy does not say it"),
     headersLog: optional(text, "file to add every status line and header to"),
     logSecrets: flag("write passwords and cookies that are sent to the headers log, too"),
     maxRedirects: setting(integer(0), "redirections to follow", 20),
     timeout: setting(integer(0, 86_400_000), "milliseconds to wait for anything, 0 = for ever", 30_000),
-    continue: flag("go on with what an earlier download has left in NAME.part"),
+    continue: flag("go on with what an earlier download has left in NAME.part", { alias: ["c"] }),
     force: flag("overwrite an existing file, rather than to write NAME.1"),
     header: many(headerLine, 'field to send, "Name: value"; may be given several times'),
     method: optional(method, "method of the request (default: GET, with --data POST)"),
@@ -81,7 +83,7 @@ await program({
     compressed: flag("ask for a compressed body, and decompress it"),
     insecure: flag("do not verify the certificate of an https server"),
     ca: optional(text, "file with the certificates of further authorities, in PEM"),
-    quiet: flag("say nothing but warnings and errors"),
+    quiet: flag("say nothing but warnings and errors", { alias: ["q"] }),
   },
   async run(settings, { signal, log }) {
     const url = settings.URL ?? settings.url;
@@ -113,7 +115,7 @@ await program({
       insecure: settings.insecure,
       headers,
     });
-    if (settings.insecure && isSecure(url)) log("warning: the certificate is not verified (--insecure)");
+    if (settings.insecure) log("warning: certificates are not verified (--insecure)");
     const say = settings.quiet ? () => {} : log;
     try {
       await download(first, {
