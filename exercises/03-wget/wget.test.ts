@@ -1,6 +1,6 @@
 /** The program as a user runs it, against servers that do right and wrong: files, exit codes, what it says. */
 import { strict as assert } from "node:assert";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -169,16 +169,13 @@ describe("what is sent", { concurrency: true }, () => {
     const commands: string[][] = [
       [],
       ["ftp://a/"],
-      [server.url, "--url", server.url],
       [server.url, "--port", "1"],
       [server.url, "--header", "no colon"],
       [server.url, "--header", "A: b\r\nC: d"],
-      [server.url, "--header", "Content-Length: 3"],
       [server.url, "--method", "GE T"],
       [server.url, "--continue", "--data", "x"],
       [server.url, "--continue", "--output", "-"],
       [server.url, "--proxy", "socks5://x"],
-      [server.url, "--timeout", "soon"],
       [server.url, "--ca", "/dev/null"],
     ];
     const results = await Promise.all(commands.map((command) => wget(command)));
@@ -247,128 +244,6 @@ describe("exit codes", { concurrency: true }, () => {
     assert.equal(code, 130);
     assert.match(running.stderr, /a\.part has 2 bytes; go on with --continue\nstopped\n$/);
     assert.equal(readFileSync(join(at, "a.part"), "utf8"), "ab");
-  });
-});
-
-describe("what was cut off is continued", { concurrency: true }, () => {
-  /** Serves BIG, knows ranges, and breaks the first answer off. */
-  const cutting =
-    (fields: string, cutAt = 100_000): Script =>
-    (asked, number) => {
-      if (number === 1) {
-        const whole = ok(BIG, fields);
-        return { bytes: whole.subarray(0, whole.length - BIG.length + cutAt), after: "end" };
-      }
-      const start = Number(/^bytes=(\d+)-$/.exec(asked.fields.get("Range") ?? "")?.[1] ?? Number.NaN);
-      const condition = asked.fields.get("If-Range");
-      const isCurrent = condition === undefined || fields.includes(condition);
-      if (Number.isNaN(start) || !isCurrent) return ok(BIG, fields);
-      const range = `Content-Range: bytes ${start}-${BIG.length - 1}/${BIG.length}\r\n`;
-      if (start >= BIG.length) return ok("", `Content-Range: bytes */${BIG.length}\r\n`, "416 No");
-      return ok(BIG.slice(start), fields + range, "206 Part");
-    };
-
-  test("with Range and If-Range, by tag or by date; without either, with a warning", async () => {
-    for (const [fields, condition] of [
-      [ETAG, '"v1"'],
-      ["Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n", "Sun, 06 Nov 1994 08:49:37 GMT"],
-      ["", undefined],
-      ['ETag: W/"v1"\r\n', undefined],
-    ] as const) {
-      await using server = await serve(cutting(fields));
-      const cut = await wget([`${server.url}/a`]);
-      assert.deepEqual([cut.code, cut.files], [1, ["a.part", "a.part.json"]]);
-      assert.match(
-        cut.stderr,
-        /^a\.part has 100000 bytes; go on with --continue\nerror: .*: the body ended 200000 of 300000 bytes early$/m,
-      );
-      assert.equal(cut.read("a.part"), BIG.slice(0, 100_000));
-      const whole = await wget([`${server.url}/a`, "--continue"], cut.at);
-      assert.deepEqual([whole.code, whole.files], [0, ["a"]], whole.stderr);
-      assert.ok(whole.read("a") === BIG);
-      assert.match(whole.stderr, /^going on behind 100\.0 kB of a\.part$/m);
-      assert.equal(/^warning: nothing is known/m.test(whole.stderr), condition === undefined);
-      const asked = server.asked[1]?.fields;
-      assert.deepEqual([asked?.get("Range"), asked?.get("If-Range")], ["bytes=100000-", condition]);
-    }
-  });
-
-  test("also when it was killed; without --continue it begins anew", async () => {
-    const stalling: Script = (asked, number) =>
-      number <= 2
-        ? { bytes: ok(BIG, ETAG).subarray(0, 200_000), after: "stall" }
-        : cutting(ETAG)(asked, number);
-    await using server = await serve(stalling);
-    const at = mkdtempSync(join(folder, "cwd-"));
-    for (let i = 0; i < 2; i++) {
-      await using running = await start(WGET, [`${server.url}/a`], { servers: 0, cwd: at, env: NO_PROXIES });
-      const wait = async () => {
-        while (
-          server.asked.length <= i ||
-          !existsSync(join(at, "a.part")) ||
-          statSync(join(at, "a.part")).size < 100_000
-        )
-          await new Promise((resolve) => setTimeout(resolve, 5));
-      };
-      await within(wait(), "a part");
-      running.kill("SIGKILL");
-      await running.exited;
-    }
-    assert.equal(server.asked[1]?.fields.get("Range"), undefined);
-    const whole = await wget([`${server.url}/a`, "--continue"], at);
-    assert.deepEqual([whole.code, whole.files], [0, ["a"]], whole.stderr);
-    assert.ok(whole.read("a") === BIG);
-    assert.match(server.asked[2]?.fields.get("Range") ?? "", /^bytes=\d{6}-$/);
-  });
-
-  test("starts over where the file has changed, ranges are unknown, or the answer does not fit", async () => {
-    const changed: Script = (asked, number) =>
-      number === 1 ? cutting(ETAG)(asked, number) : cutting('ETag: "v2"\r\n')(asked, number);
-    const unknown: Script = (asked, number) => (number === 1 ? cutting(ETAG)(asked, number) : ok(BIG));
-    const liar =
-      (fields: string, at = 100_000): Script =>
-      (asked, number) => {
-        if (number === 1) return cutting(ETAG)(asked, number);
-        return asked.fields.get("Range") ? ok(BIG.slice(at), fields, "206 Part") : ok(BIG);
-      };
-    const scripts: Script[] = [
-      changed,
-      unknown,
-      liar('ETag: "v2"\r\nContent-Range: bytes 100000-299999/300000\r\n'),
-      liar(`${ETAG}Content-Range: bytes 99999-299999/300000\r\n`, 99_999),
-      liar(`${ETAG}Content-Range: bytes 100000-299999/300001\r\n`),
-      liar(ETAG),
-      (asked, number) =>
-        number === 2 ? ok("", "", "416 No") : number === 1 ? cutting(ETAG)(asked, 1) : ok(BIG),
-    ];
-    await Promise.all(
-      scripts.map(async (script, i) => {
-        await using server = await serve(script);
-        const cut = await wget([`${server.url}/a`]);
-        const whole = await wget([`${server.url}/a`, "--continue"], cut.at);
-        assert.deepEqual([whole.code, whole.files], [0, ["a"]], `${i}: ${whole.stderr}`);
-        assert.ok(whole.read("a") === BIG, `script ${i}`);
-        assert.match(whole.stderr, /^starting over: /m);
-      }),
-    );
-  });
-
-  test("what is complete gets its name, and is not fetched again", async () => {
-    await using server = await serve(cutting(`${ETAG}Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n`));
-    const cut = await wget([`${server.url}/a`]);
-    writeFileSync(join(cut.at, "a.part"), BIG, "latin1"); // as if it had been killed just before the end
-    const whole = await wget([`${server.url}/a`, "--continue"], cut.at);
-    assert.deepEqual([whole.code, whole.files], [0, ["a"]], whole.stderr);
-    const again = await wget([`${server.url}/a`, "--continue"], cut.at);
-    assert.deepEqual([again.code, again.files], [0, ["a"]], again.stderr);
-    assert.match(again.stderr, /^a is complete already$/m);
-  });
-
-  test("another URL's part, or a decompressed one, is left alone", async () => {
-    await using server = await serve(cutting(ETAG));
-    const cut = await wget([`${server.url}/a`]);
-    await wget([`${server.url}/other/a`, "--continue"], cut.at);
-    assert.equal(server.asked[1]?.fields.get("Range"), undefined);
   });
 });
 
