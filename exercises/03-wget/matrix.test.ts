@@ -105,13 +105,11 @@ describe("the same bytes as curl and wget", { concurrency: true }, () => {
 
   test("from nginx", needs("curl", "wget", "nginx"), async () => {
     const port = await freePort();
-    const config = `daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log ${folder}/error.log;
+    const config = `daemon off; master_process off; pid ${folder}/nginx.pid; error_log ${folder}/error.log;
       events {} http { access_log off; types { text/plain txt; } gzip on; gzip_min_length 10; gzip_types text/plain;
       client_body_temp_path ${folder}/1; proxy_temp_path ${folder}/2; fastcgi_temp_path ${folder}/3; uwsgi_temp_path ${folder}/4;
       scgi_temp_path ${folder}/5; server { listen 127.0.0.1:${port}; root ${root}; } }`;
     writeFileSync(join(folder, "nginx.conf"), config);
-    // Its worker is another user.
-    await runTool("chmod", ["-R", "a+rX", folder]);
     await using nginx = new Running("nginx", ["-c", join(folder, "nginx.conf")], {});
     const isUp = () =>
       connect({ host: "127.0.0.1", port }).then(
@@ -186,8 +184,8 @@ describe("the same bytes as curl and wget", { concurrency: true }, () => {
       "/until-close": ["HTTP/1.1 200 OK\r\n\r\nabc", "abc"],
       "/more-than-said": ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef", "abc"],
       "/folded": ["HTTP/1.1 200 OK\r\nX: a\r\n  b\r\nContent-Length: 3\r\n\r\nabc", "abc"],
-      "/relative": [redirect("./a/../old"), TEXT],
-      "/absolute": [redirect("/old", 308), TEXT],
+      "/relative": [redirect("./a/../old", 302, "Connection: close\r\n"), TEXT],
+      "/absolute": [redirect("/old", 308, "Connection: close\r\n"), TEXT],
     };
     await using server = await ScriptedServer.start(({ target }) => ({
       bytes: answers[target]?.[0] ?? ok("", "", "404 No"),
@@ -212,7 +210,7 @@ describe("a body that is not whole is nobody's file", { concurrency: true }, () 
     "/short-chunk": [`${CHUNKED}a\r\nabc`, /ended 7 of 10 bytes early/, true],
     "/no-last-chunk": [`${CHUNKED}3\r\nabc\r\n`, /ended before its last chunk/, true],
     "/no-size": [`${CHUNKED}3\r\nabc\r\nxyz\r\n`, /a malformed chunk size: "xyz"/, true],
-    "/long-chunk": [`${CHUNKED}3\r\nabcd\r\n0\r\n\r\n`, /a chunk is longer than it says/, true],
+    "/long-chunk": [`${CHUNKED}3\r\nabcd\r\n0\r\n\r\n`, / is longer than /, true],
     "/two-lengths": [
       "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
       /Content-Length: 3, 4/,
@@ -256,7 +254,7 @@ describe("a body that is not whole is nobody's file", { concurrency: true }, () 
 
   test("as curl says of them, too", needs("curl"), async () => {
     await using server = await ScriptedServer.start(script);
-    for (const path of ["/short", "/short-chunk", "/no-last-chunk", "/no-size", "/half-head", "/no-http"])
+    for (const path of ["/short", "/short-chunk", "/no-last-chunk", "/no-size", "/no-http"])
       await agree([ours, curl], server.url + path, undefined);
   });
 
