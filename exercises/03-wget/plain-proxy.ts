@@ -20,12 +20,14 @@ async function session(client: Connection, asked: (head: RequestHead) => number)
     );
   const url = httpUrl(head.method === "CONNECT" ? `https://${head.target}` : head.target);
   await using server = await connect(endpoint(url));
-  if (head.method === "CONNECT") await client.write("HTTP/1.1 200 Connected\r\n\r\n");
-  else {
-    const fields = head.fields.replace(["Connection", "Proxy-Authorization"], [["Connection", "close"]]);
-    await server.write(encodeRequest({ method: head.method, target: requestTarget(url, "origin"), fields }));
+  if (head.method === "CONNECT") {
+    await client.write("HTTP/1.1 200 Connected\r\n\r\n");
+    await Promise.all([copy(client, server), copy(server, client)]);
+    return;
   }
-  await Promise.all([copy(client, server), copy(server, client)]);
+  const fields = head.fields.replace(["Connection", "Proxy-Authorization"], [["Connection", "close"]]);
+  await server.write(encodeRequest({ method: head.method, target: requestTarget(url, "origin"), fields }));
+  await copy(server, client);
 }
 
 /** `asked` sees each request, and may refuse it by another status than 200. */

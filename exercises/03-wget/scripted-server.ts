@@ -4,7 +4,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { createServer as createTlsServer } from "node:tls";
 import { Connection } from "../../shared/connection.ts";
 import { isFailure } from "../../shared/errors.ts";
-import { type RequestHead, requestReader } from "../../shared/http.ts";
+import { persists, type RequestHead, requestReader } from "../../shared/http.ts";
 import { readBody, requestFraming } from "../../shared/http-body.ts";
 import { writeSplit } from "../../shared/testing.ts";
 
@@ -69,6 +69,7 @@ export class ScriptedServer implements AsyncDisposable {
         const asked = { ...head, body: Buffer.concat(chunks).toString(), connection: number };
         this.asked.push(asked);
         if (!(await this.#answer(socket, await this.#script(asked, this.asked.length)))) return;
+        if (!persists(head)) break;
       }
       connection.end();
     } catch (error) {
