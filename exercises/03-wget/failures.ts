@@ -1,6 +1,7 @@
 /** What can go wrong, told apart by exit codes, which are GNU wget's (`man wget`, "Exit status"). */
 import { TimeoutError } from "../../shared/connection.ts";
 import { Failure, isFailure } from "../../shared/errors.ts";
+import { HttpError } from "../../shared/http.ts";
 
 export class FileFailure extends Failure {
   override name = "FileFailure";
@@ -38,6 +39,7 @@ const isTlsError = (error: unknown) =>
  */
 export function classified(error: unknown): unknown {
   if (isTlsError(error)) return new TlsFailure("the TLS connection broke", { cause: error });
+  if (error instanceof HttpError) return new Failure(`the response is broken: ${error.message}`);
   if (error instanceof TimeoutError) return new NetworkFailure(error.message, { cause: error.cause });
   if (error instanceof Failure || !isFailure(error)) return error;
   return new NetworkFailure("the connection broke", { cause: error });
