@@ -1,16 +1,6 @@
 /** What was cut off is continued, where that is sure to give the whole file; else it is fetched anew. */
 import { strict as assert } from "node:assert";
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { run, start, within } from "../../shared/testing.ts";
@@ -154,7 +144,7 @@ describe("--continue", { concurrency: true }, () => {
   });
 
   test("finds the part under the name that the server gave; cuts in a row", async () => {
-    const at = mkdtempSync(join(tmpdir(), "netlab-wget-"));
+    const at = newFolder();
     await using server = await serve((asked) => {
       const start = Number(/^bytes=(\d+)-$/.exec(asked.fields.get("Range") ?? "")?.[1] ?? 0);
       const range = start > 0 ? `Content-Range: bytes ${start}-${BIG.length - 1}/${BIG.length}\r\n` : "";

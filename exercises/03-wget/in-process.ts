@@ -1,5 +1,5 @@
 /** Downloads within the test's own process: starting the program takes far longer than what many tests are about. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { explain, Failure } from "../../shared/errors.ts";
@@ -22,7 +22,17 @@ export interface Downloaded {
   body: string | undefined;
 }
 
-export const newFolder = () => mkdtempSync(join(tmpdir(), "netlab-wget-"));
+const folders: string[] = [];
+process.once("exit", () => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
+/** A new directory, which goes when the tests have ended. */
+export function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "netlab-wget-"));
+  folders.push(folder);
+  return folder;
+}
 
 /** Downloads into the file `a` of a directory. */
 export async function fetchHere(
