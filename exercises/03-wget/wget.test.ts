@@ -212,16 +212,17 @@ describe("exit codes", { concurrency: true }, () => {
       ["stall", 4, /sent nothing for 300 ms/],
       ["reset", 4, /the connection broke: the peer reset the connection \(ECONNRESET\)/],
     ];
+    const waitMs = (path: string) => (path === "silence" || path === "stall" ? 300 : 30_000);
     // All within this process, and some of them as a user would.
     for (const [path, code, reason] of cases) {
-      const got = await fetchHere(`${server.url}/${path}`, { timeoutMs: 300 });
+      const got = await fetchHere(`${server.url}/${path}`, { timeoutMs: waitMs(path) });
       assert.equal(got.code, code, `${path}: ${got.said}`);
       assert.match(got.said, reason, path);
       assert.deepEqual(got.files, path === "stall" ? ["a.part", "a.part.json"] : [], path);
     }
     const asUser = cases.filter(([path]) => ["escape", "404_Not_Here", "401_Who", "stall"].includes(path));
     const results = await Promise.all(
-      asUser.map(([path]) => wget([`${server.url}/${path}`, "--timeout", 300])),
+      asUser.map(([path]) => wget([`${server.url}/${path}`, "--timeout", waitMs(path)])),
     );
     for (const [i, [path, code, reason]] of asUser.entries()) {
       assert.equal(results[i]?.code, code, path);
