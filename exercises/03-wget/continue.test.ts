@@ -143,6 +143,14 @@ describe("--continue", { concurrency: true }, () => {
     }
   });
 
+  test("what was not decompressed at first is not decompressed later", async () => {
+    await using server = await serve(cutting(`${ETAG}Content-Encoding: gzip\r\n`));
+    const cut = await fetchHere(server.url);
+    const whole = await fetchHere(server.url, { at: cut.at, goesOn: true, compressed: true });
+    assert.deepEqual([whole.code, whole.body === BIG], [0, true], whole.said);
+    assert.equal(server.asked[1]?.fields.get("Accept-Encoding"), "identity");
+  });
+
   test("finds the part under the name that the server gave; cuts in a row", async () => {
     const at = newFolder();
     await using server = await serve((asked) => {

@@ -99,7 +99,8 @@ function judge(head: ResponseHead, { sizeBytes, origin }: Earlier): Verdict {
 /** Throws the failure that a status is. A part is only welcome where the user asked for one. */
 function checkStatus({ status, reason }: ResponseHead, wantsPart: boolean): void {
   const answer = `the server answered ${status} ${printable(reason)}`.trimEnd();
-  if (status === 401) throw new AuthenticationFailure(`${answer}; give http://USER:PASSWORD@… or --header`);
+  if (status === 401)
+    throw new AuthenticationFailure(`${answer}; give http://USER:PASSWORD@HOST or --header`);
   if (status >= 300) throw new ServerFailure(answer);
   if (status === 206 && !wantsPart) throw new Failure(`${answer}, though all was asked for`);
 }
@@ -127,6 +128,8 @@ async function toFile(
   const { head } = final;
   const proposed = nameFromDisposition(head.fields.get("Content-Disposition") ?? "");
   const path = wanted ?? options.output ?? proposed ?? nameFromUrl(first.url);
+  if (options.output !== undefined && statSync(path, { throwIfNoEntry: false })?.isDirectory())
+    throw new FileFailure(`cannot write ${path}: it is a directory; give a file's name`);
   if (isSpecial(path)) return toSpecial(final, path, options);
   if (options.goesOn && isComplete(path, head)) return options.say(`${path} is complete already`);
   const version = versionOf(head, Date.now());
@@ -140,7 +143,8 @@ async function goOn(final: Final, earlier: Earlier, options: DownloadOptions): P
   const part = PartFile.goOn(earlier);
   options.say(`going on behind ${formatBytes(earlier.sizeBytes)} of ${earlier.path}.part`);
   const { totalBytes } = versionOf(final.head, Date.now());
-  await fill(part, final, new Progress(totalBytes, earlier.sizeBytes, options.showsProgress), options);
+  const progress = new Progress(totalBytes, earlier.sizeBytes, options.showsProgress);
+  await fill(part, final, progress, { ...options, compressed: false }); // what is there was not decompressed
 }
 
 /** Does the file have the size and time that it would have if it had been loaded from there? */
@@ -188,6 +192,8 @@ async function fill(
       options.warn(`${part.path}.part has ${part.sizeBytes} bytes; go on with --continue`);
     throw error;
   }
+  if (final.framing.kind === "close")
+    options.say("no length was said: the connection's end is taken for the file's");
   finish(part, final.head.fields.get("Last-Modified"), options, progress);
 }
 

@@ -193,6 +193,11 @@ describe("the same bytes as curl and wget", { concurrency: true }, () => {
     }));
     for (const [path, [, body]] of Object.entries(answers))
       await agree([ours, curl, wget], server.url + path, body);
+    for (const path of ["/old", "/until-close"])
+      assert.match(
+        (await fetchHere(server.url + path)).said,
+        /no length was said: the connection's end is taken for/,
+      );
     await using bytewise = await tcpRelay(server.port, splitAt(1));
     for (const path of ["/old-length", "/interim", "/chunked", "/folded", "/more-than-said"])
       await agree([ours], `http://127.0.0.1:${bytewise.port}${path}`, answers[path]?.[1]);

@@ -119,8 +119,6 @@ export class PartFile {
   /** A new one; what an earlier download has left under its name goes. Throws `FileFailure`. */
   static create(wanted: string, origin: Origin, force: boolean): PartFile {
     return onDisk(`write ${partOf(wanted)}`, () => {
-      if (force && statSync(wanted, { throwIfNoEntry: false })?.isDirectory())
-        throw new FileFailure(`${wanted} is a directory`);
       const path = freePath(wanted, force);
       rmSync(partOf(path), { force: true });
       rmSync(recordOf(path), { force: true });

@@ -105,7 +105,7 @@ describe("a download", { concurrency: true }, () => {
       /^error: cannot fetch http\S+: cannot write no\/such\/file\.part: no such file or directory \(ENOENT\)$/m,
     );
     const onto = await wget([server.url, "--output", missing.at, "--force"]);
-    assert.equal(onto.code, 3);
+    assert.deepEqual([onto.code, (await wget([server.url, "--output", missing.at])).code], [3, 3]);
     assert.equal((await wget([server.url, "--output", "/dev/null"])).code, 0);
     const log = await wget([server.url, "--headers-log", "/no/such/log"]);
     assert.deepEqual([log.code, log.files], [3, []]);
@@ -193,14 +193,14 @@ describe("exit codes", { concurrency: true }, () => {
     await using server = await serve(({ target }) => {
       if (target === "/stall")
         return { bytes: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", after: "stall" };
-      if (target === "/escape") return "HTTP/1.1 200 \x1b[31m\r\n\r\n";
+      if (target === "/escape") return "HTTP/1.1 200 \x1b[31m\x9b2J\r\n\r\n";
       if (target === "/silence") return { bytes: "", after: "stall" };
       if (target === "/nothing") return { bytes: "", after: "end" };
       if (target === "/reset") return { bytes: "", after: "reset" };
       return ok("<h1>no</h1>", "", target.slice(1).replaceAll("_", " "));
     });
     const cases: [path: string, code: number, reason: RegExp][] = [
-      ["escape", 1, /a malformed status line: "HTTP\/1\.1 200 \\u001b\[31m"$/m],
+      ["escape", 1, /a malformed status line: "HTTP\/1\.1 200 \\u001b\[31m.2J"$/m],
       ["404_Not_Here", 8, /the server answered 404 Not Here$/m],
       ["500_", 8, /the server answered 500$/m],
       ["304_Not_Modified", 8, /the server answered 304/],
@@ -226,6 +226,7 @@ describe("exit codes", { concurrency: true }, () => {
     );
     for (const [i, [path, code, reason]] of asUser.entries()) {
       assert.equal(results[i]?.code, code, path);
+      assert.match(results[i]?.stderr ?? "", /^[ -~\n]*$/, "nothing moves the cursor");
       assert.match(results[i]?.stderr ?? "", reason, path);
       assert.match(results[i]?.stderr ?? "", /\nerror: cannot fetch http:\/\/127[^\n]*\n$/, path);
       assert.deepEqual(results[i]?.files, path === "stall" ? ["stall.part", "stall.part.json"] : [], path);

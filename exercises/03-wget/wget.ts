@@ -128,8 +128,7 @@ await program({
       const known = classified(error);
       headers.note(explain(known));
       if (!(known instanceof Failure)) throw known;
-      if (!signal.aborted)
-        throw Object.assign(known, { message: `cannot fetch ${shown(url)}: ${known.message}` });
+      if (!signal.aborted) throw Object.assign(known, { message: lineAbout(url, known), cause: undefined });
       log("stopped");
       process.exitCode = INTERRUPTED; // what a shell takes for it; 0 would say that the file is there
     } finally {
@@ -139,6 +138,7 @@ await program({
   },
 });
 
-function shown(url: URL): string {
-  return printable(withoutCredentials(url).href);
+/** What peers have said may be in it. */
+function lineAbout(url: URL, error: Failure): string {
+  return printable(`cannot fetch ${withoutCredentials(url).href}: ${explain(error)}`);
 }
