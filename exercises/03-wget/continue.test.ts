@@ -1,10 +1,20 @@
 /** What was cut off is continued, where that is sure to give the whole file; else it is fetched anew. */
 import { strict as assert } from "node:assert";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { run, start, within } from "../../shared/testing.ts";
 import { fetchHere, newFolder } from "./in-process.ts";
+import { PartFile } from "./part-file.ts";
 import { ok, type Script, ScriptedServer } from "./scripted-server.ts";
 
 const WGET = "exercises/03-wget/wget.ts";
@@ -141,6 +151,36 @@ describe("--continue", { concurrency: true }, () => {
       const broken = await fetchHere(server.url, { at, goesOn: true });
       assert.deepEqual([broken.code, broken.body === BIG, broken.files], [0, true, ["a"]], text);
     }
+  });
+
+  test("a part has the name that its file will have; nothing that appears meanwhile is overwritten", async () => {
+    await using server = await serve(cutting(ETAG));
+    const at = newFolder();
+    writeFileSync(join(at, "a"), "old");
+    const cut = await fetchHere(server.url, { at });
+    assert.deepEqual(cut.files, ["a", "a.1.part", "a.1.part.json"]);
+    const whole = await fetchHere(server.url, { at, goesOn: true });
+    assert.deepEqual([whole.files, whole.body], [["a", "a.1"], "old"]);
+    const part = PartFile.create(join(at, "b"), { url: "http://h/" }, false);
+    part.write(Buffer.from("ours"));
+    writeFileSync(join(at, "b"), "theirs");
+    assert.equal(part.finish(false, undefined), join(at, "b.1"));
+    part.close();
+    assert.deepEqual(
+      ["b", "b.1"].map((name) => readFileSync(join(at, name), "utf8")),
+      ["theirs", "ours"],
+    );
+  });
+
+  test("a part that another program has put in its place is not given the name", () => {
+    const at = newFolder();
+    const part = PartFile.create(join(at, "a"), { url: "http://h/" }, false);
+    part.write(Buffer.from("ours"));
+    writeFileSync(join(at, "other"), "theirs");
+    renameSync(join(at, "other"), join(at, "a.part"));
+    assert.throws(() => part.finish(false, undefined), { name: "FileFailure" });
+    part.close();
+    assert.ok(!existsSync(join(at, "a")));
   });
 
   test("what was not decompressed at first is not decompressed later", async () => {
