@@ -56,7 +56,7 @@ function authorities(path: string | undefined): readonly string[] | undefined {
   return [...rootCertificates, pem];
 }
 
-// Garbage is collected rather than kept for later: the peak of 1 GiB goes down from 99 to 95 MiB, of which 88 are Node's own.
+// Garbage is collected rather than kept for later: the peak of 1 GiB goes from 99 to 92 MiB, of which 87 are Node's own.
 setFlagsFromString("--optimize-for-size");
 
 await program({
