@@ -40,7 +40,7 @@ export async function fetchHere(
   {
     at = newFolder(),
     ...options
-  }: Partial<DownloadOptions & ClientOptions> & { at?: string; method?: string } = {},
+  }: Partial<DownloadOptions & ClientOptions> & { at?: string; method?: string; body?: Buffer } = {},
 ): Promise<Downloaded> {
   const lines: string[] = [];
   const say = (line: string) => void lines.push(line);
@@ -59,7 +59,7 @@ export async function fetchHere(
   let code = 0;
   try {
     await download(
-      { method: options.method ?? "GET", url: httpUrl(url), fields: new Fields(), body: undefined },
+      { method: options.method ?? "GET", url: httpUrl(url), fields: new Fields(), body: options.body },
       {
         ...{ client, headers, say, warn: say, cookies: new Cookies(), maxRedirects: 20, userAgent: "test" },
         ...{

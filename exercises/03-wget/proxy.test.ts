@@ -1,9 +1,12 @@
 /** Through proxies, and over TLS with certificates made for the occasion. */
 import { strict as assert } from "node:assert";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { createServer as createTlsServer } from "node:tls";
 import type { RequestHead } from "../../shared/http.ts";
 import { needs, run, runTool } from "../../shared/testing.ts";
 import { fetchHere, newFolder } from "./in-process.ts";
@@ -178,6 +181,23 @@ describe("https", { concurrency: true, ...needs("openssl") }, () => {
     assert.equal(server.asked[2]?.target, "/a");
   });
 
+  test("a peer that takes nothing is given up", async () => {
+    const tls = await certificate("deaf", "IP:127.0.0.1");
+    const sockets = new Set<Socket>();
+    const deaf = createTlsServer(
+      tls,
+      (socket) => void sockets.add(socket.on("error", () => {}).pause()),
+    ).listen(0);
+    await once(deaf, "listening");
+    const url = `https://127.0.0.1:${(deaf.address() as AddressInfo).port}/`;
+    const body = Buffer.alloc(20_000_000);
+    const got = await fetchHere(url, { authorities: [tls.cert], method: "POST", body, timeoutMs: 1000 });
+    assert.equal(got.code, 4, got.said);
+    assert.match(got.said, /took nothing for 1000 ms$/);
+    for (const socket of sockets) socket.destroy();
+    deaf.close();
+  });
+
   test("the way down to http is said; a peer without TLS is exit code 5, a silent one 4", async () => {
     const tls = await certificate("down", "IP:127.0.0.1");
     await using plain = await ScriptedServer.start(({ target }) =>
@@ -189,7 +209,6 @@ describe("https", { concurrency: true, ...needs("openssl") }, () => {
     assert.match(down.said, /^warning: from https to http:\/\/\S+: what follows is not encrypted$/m);
     const up = await fetchHere(`http://127.0.0.1:${server.port}/`);
     assert.equal(up.code, 4);
-    const { createServer } = await import("node:net");
     const answers = createServer((socket) =>
       socket.on("error", () => {}).end("HTTP/1.1 400 Bad Request\r\n\r\n"),
     ).listen(0);

@@ -300,6 +300,15 @@ describe("redirections", { concurrency: true }, () => {
     assert.deepEqual([got.code, got.stdout, server.asked[1]?.connection], [0, "x", 2], got.stderr);
   });
 
+  test("what is no GET is not risked on a kept connection, as it could not be sent again", async () => {
+    await using server = await serve(({ target }) => (target === "/a" ? redirect("/b", 307) : ok("x")));
+    const got = await fetchHere(`${server.url}/a`, { method: "POST", body: Buffer.from("once") });
+    assert.deepEqual(
+      [got.code, ...server.asked.map(({ method, body, connection }) => `${method} ${body} ${connection}`)],
+      [0, "POST once 1", "POST once 2"],
+    );
+  });
+
   test("credentials and cookies stay with their origin; a cookie comes back to its own", async () => {
     await using other = await serve(() => ok("x"));
     await using server = await serve(({ target, fields }) => {
