@@ -204,6 +204,21 @@ describe("the same bytes as curl and wget", { concurrency: true }, () => {
   });
 });
 
+test("a head that comes a byte at a time is given as long as anything else", async () => {
+  const server = createTcpServer((socket) => {
+    const drip = setInterval(() => socket.write("A"), 20);
+    socket.on("error", () => {}).on("close", () => clearInterval(drip));
+    socket.write("HTTP/1.1 200 OK\r\n");
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const got = await fetchHere(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`, {
+    timeoutMs: 500,
+  });
+  assert.deepEqual([got.code, got.files], [4, []]);
+  assert.match(got.said, /the head took longer than 500 ms$/);
+  server.close();
+});
+
 describe("a body that is not whole is nobody's file", { concurrency: true }, () => {
   const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
   const broken: Record<string, [bytes: string, reason: RegExp, hasPart: boolean]> = {
@@ -273,6 +288,7 @@ describe("a body that is not whole is nobody's file", { concurrency: true }, () 
     };
     await using server = await ScriptedServer.start(({ target }) => {
       if (target === "/empty") return ok("", "Content-Encoding: gzip\r\n");
+      if (target === "/large") return ok(gzipSync(BIG, { level: 0 }), "Content-Encoding: gzip\r\n");
       if (target === "/twice") return ok(brotliCompressSync(gzip), "Content-Encoding: gzip, br\r\n");
       return ok(
         ...(
@@ -290,6 +306,8 @@ describe("a body that is not whole is nobody's file", { concurrency: true }, () 
     const empty = await fetchHere(`${server.url}/empty`, { compressed: true });
     assert.deepEqual([empty.code, empty.body], [0, ""]);
     assert.equal((await fetchHere(`${server.url}/twice`, { compressed: true })).body, TEXT);
+    const large = await fetchHere(`${server.url}/large`, { compressed: true });
+    assert.ok(large.body === BIG.toString("latin1"), "more than the receive buffer holds");
     const asked = server.asked[0]?.fields;
     assert.equal(asked?.get("Accept-Encoding"), "gzip, deflate, br");
   });
