@@ -173,6 +173,7 @@ describe("what is sent", { concurrency: true }, () => {
       [server.url, "--port", "1"],
       [server.url, "--header", "no colon"],
       [server.url, "--header", "A: b\r\nC: d"],
+      [server.url, "--header", "Content-Length: 3"],
       [server.url, "--method", "GE T"],
       [server.url, "--continue", "--data", "x"],
       [server.url, "--continue", "--output", "-"],
