@@ -218,7 +218,8 @@ export class Connection implements AsyncDisposable {
 
   /** Cuts the connection with a reset, for where the peer would take an end for the end of what we had to say. */
   reset(): void {
-    if ("encrypted" in this.#socket) this.#socket.destroy(); // of TLS, only what it runs on could be reset
+    // Of TLS, only what it runs on could be reset.
+    if ("encrypted" in this.#socket) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
     this.#fail(new Failure(CLOSED));
   }
