@@ -285,6 +285,7 @@ attach(existing("daytime"), { tcp = { 10200 } })
 attach(existing("ntp"), { udp = { 10201 } })
 
 attach(existing("http"), { tcp = { "10300-10301" } })
+
 protocol {
   name = "nlrs",
   title = "Netlab Remote Shell",
