@@ -54,7 +54,7 @@ test("exercises do not import one another, and shared/ imports none of them", ()
 
 test("each floor of shared/ imports only from those below it", () => {
   const floors = [
-    ["errors", "fields", "octets", "pdu", "config"],
+    ["errors", "fields", "octets", "pdu", "config", "byte-queue", "waiting"],
     ["connection"],
     ["tcp", "udp"],
     ["http-body", "http", "http-serving", "http-relay"],

@@ -6,38 +6,21 @@
  * with a `TimeoutError`. What has arrived and is not yet asked for is bounded: then TCP's own window closes.
  */
 import type { Socket } from "node:net";
-import { Failure } from "./errors.ts";
+import { ByteQueue } from "./byte-queue.ts";
+import { Failure, TimeoutError, TooLongError, UnexpectedEndError } from "./errors.ts";
 import { type Codec, decode } from "./pdu.ts";
+import { Waiting } from "./waiting.ts";
 
-export class UnexpectedEndError extends Failure {
-  override name = "UnexpectedEndError";
-}
-export class TooLongError extends Failure {
-  override name = "TooLongError";
-}
-export class TimeoutError extends Failure {
-  override name = "TimeoutError";
-}
+export { TimeoutError, TooLongError, UnexpectedEndError };
 
 /** Bytes that may lie here unread before the socket is paused. */
 const HIGH_WATER_BYTES = 64 * 1024;
 const CLOSED = "the connection is closed";
-const NOTHING = Buffer.alloc(0);
 const LF = Buffer.from("\n");
 const CR = 0x0d;
 // Made once: these are where every request and response passes.
 const DONE = Promise.resolve();
 const NO_MORE = Promise.resolve(false);
-
-/** Who waits for bytes is told whether there are more, who waits for room nothing. */
-interface Waiter {
-  wake: (more: boolean) => void;
-  fail: (error: unknown) => void;
-  /** By `performance.now()`. */
-  deadline: number;
-  limitMs: number;
-  complaint: string;
-}
 
 export class Connection implements AsyncDisposable {
   /** The other end, as `127.0.0.1:40312` or `[::1]:40312`. */
@@ -51,18 +34,14 @@ export class Connection implements AsyncDisposable {
   /** When every wait has ended, however busily the peer sends; by `performance.now()`. May be changed between calls. */
   deadline = Number.POSITIVE_INFINITY;
   readonly #socket: Socket;
-  #chunks: Buffer[] = [];
-  #bufferedBytes = 0;
+  readonly #arrived = new ByteQueue();
   #ended = false;
   #failure: unknown;
-  readonly #readers: Waiter[] = [];
-  readonly #writers: Waiter[] = [];
+  readonly #readers = new Waiting("the peer sent nothing");
+  readonly #writers = new Waiting("the peer took nothing");
   /** What lies here is lent: it is in a buffer that is used again. */
   #isLent = false;
   #isClosing = false;
-  /** One for all waits, and when it rings: to set a timer for each would cost more than the wait. */
-  #alarm: NodeJS.Timeout | undefined;
-  #alarmAt = Number.POSITIVE_INFINITY;
 
   /** Takes over the socket, which must have been made with `allowHalfOpen: true`. */
   constructor(socket: Socket, timeoutMs = 0) {
@@ -73,7 +52,7 @@ export class Connection implements AsyncDisposable {
     this.peer = formatAddress(this.peerHost, socket.remotePort ?? 0);
     socket.on("data", (chunk: Buffer) => this.#received(chunk));
     socket.on("end", () => this.stopReading());
-    for (const event of ["drain", "finish"]) socket.on(event, () => wakeAll(this.#writers, true));
+    for (const event of ["drain", "finish"]) socket.on(event, () => this.#writers.wake(true));
     socket.on("error", (error) => this.#fail(error));
     socket.on("close", () => this.#fail(new Failure(CLOSED)));
   }
@@ -94,46 +73,39 @@ export class Connection implements AsyncDisposable {
 
   /** What has arrived and was not yet taken. */
   get unreadBytes(): number {
-    return this.#bufferedBytes;
+    return this.#arrived.sizeBytes;
   }
 
   /** Waits until more bytes have arrived than now, at most `limitMs`; false when none will come any more. */
   more(limitMs = this.timeoutMs): Promise<boolean> {
     if (this.#ended) return NO_MORE;
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    if (this.#isLent) this.#keepWhatWasLent();
+    if (this.#isLent) {
+      this.#isLent = false;
+      this.#arrived.keep();
+    }
     if (this.#socket.isPaused()) this.#socket.resume();
-    return this.#wait(this.#readers, "the peer sent nothing", limitMs);
+    return this.#readers.wait(limitMs, this.deadline);
   }
 
   /** The first bytes of what has arrived, in one piece, left where they are: for parsers that look before they take. */
-  peek(size = this.#bufferedBytes): Buffer {
-    const first = this.#chunks[0] ?? NOTHING;
-    if (first.length === size) return first;
-    if (first.length > size) return first.subarray(0, size);
-    const whole = Buffer.concat(this.#chunks);
-    this.#chunks = [whole];
-    return whole.subarray(0, size);
+  peek(sizeBytes = this.#arrived.sizeBytes): Buffer {
+    return this.#arrived.peek(sizeBytes);
   }
 
   /** Takes the first bytes of what has arrived; there must be as many. */
-  take(size: number): Buffer {
-    const taken = this.peek(size);
-    const first = this.#chunks[0];
-    if (first === undefined || first.length === size) this.#chunks.shift();
-    else this.#chunks[0] = first.subarray(size);
-    this.#bufferedBytes -= size;
-    return taken;
+  take(sizeBytes: number): Buffer {
+    return this.#arrived.take(sizeBytes);
   }
 
   /** The next bytes, as many as have arrived but at most `maxBytes`. */
   async read(maxBytes = Number.POSITIVE_INFINITY): Promise<Buffer | undefined> {
-    if (this.#chunks.length === 0 && !(await this.more())) return undefined;
-    return this.take(Math.min(this.#chunks[0]?.length ?? 0, maxBytes));
+    if (this.#arrived.sizeBytes === 0 && !(await this.more())) return undefined;
+    return this.take(Math.min(this.#arrived.firstBytes, maxBytes));
   }
 
   async readExactly(sizeBytes: number): Promise<Buffer | undefined> {
-    while (this.#bufferedBytes < sizeBytes) {
+    while (this.#arrived.sizeBytes < sizeBytes) {
       if (!(await this.more())) return this.#endedEarly(`${sizeBytes} bytes`);
     }
     return this.take(sizeBytes);
@@ -143,7 +115,7 @@ export class Connection implements AsyncDisposable {
   async readUntil(delimiter: Buffer, limitBytes: number, what: string): Promise<Buffer | undefined> {
     let searchedBytes = 0;
     while (true) {
-      const bytes = this.peek(this.#bufferedBytes);
+      const bytes = this.peek();
       const found = bytes.indexOf(delimiter, Math.max(0, searchedBytes - delimiter.length + 1));
       searchedBytes = bytes.length;
       const size = found < 0 ? bytes.length : found + delimiter.length;
@@ -166,7 +138,7 @@ export class Connection implements AsyncDisposable {
       if (neededBytes > limitBytes) {
         throw new TooLongError(`a PDU of at least ${neededBytes} bytes came, the limit is ${limitBytes}`);
       }
-      while (this.#bufferedBytes < neededBytes) {
+      while (this.#arrived.sizeBytes < neededBytes) {
         if (!(await this.more())) return this.#endedEarly("a PDU");
       }
       const end = codec.endOf(this.peek(neededBytes), 0);
@@ -187,7 +159,7 @@ export class Connection implements AsyncDisposable {
   }
 
   async #drained(): Promise<void> {
-    while (this.#socket.writableNeedDrain) await this.#wait(this.#writers, "the peer took nothing");
+    while (this.#socket.writableNeedDrain) await this.#writers.wait(this.timeoutMs, this.deadline);
     if (this.#socket.destroyed) throw this.#failure ?? new Failure(CLOSED);
   }
 
@@ -199,13 +171,13 @@ export class Connection implements AsyncDisposable {
   /** The reader sees an end after what has already arrived: how a server that stops lets its sessions finish. */
   stopReading(): void {
     this.#ended = true;
-    wakeAll(this.#readers, false);
+    this.#readers.wake(false);
   }
 
   /** Gives the socket back, what was not yet taken in front: for another protocol that begins on it, such as TLS. */
   release(): Socket {
     this.#socket.removeAllListeners("data").pause();
-    if (this.#bufferedBytes > 0) this.#socket.unshift(this.take(this.#bufferedBytes));
+    if (this.#arrived.sizeBytes > 0) this.#socket.unshift(this.take(this.#arrived.sizeBytes));
     return this.#socket;
   }
 
@@ -259,65 +231,25 @@ export class Connection implements AsyncDisposable {
     this.#received(bytes);
   }
 
-  #keepWhatWasLent(): void {
-    this.#isLent = false;
-    this.#chunks = this.#chunks.map((chunk) => Buffer.from(chunk));
-  }
-
   #received(chunk: Buffer): void {
     if (this.#ended) return;
-    this.#chunks.push(chunk);
-    this.#bufferedBytes += chunk.length;
-    if (this.#bufferedBytes >= HIGH_WATER_BYTES) this.#socket.pause();
-    wakeAll(this.#readers, true);
+    this.#arrived.push(chunk);
+    if (this.#arrived.sizeBytes >= HIGH_WATER_BYTES) this.#socket.pause();
+    this.#readers.wake(true);
   }
 
   #fail(error: unknown): void {
     this.#failure ??= error;
-    clearTimeout(this.#alarm);
-    for (const { fail } of this.#readers.splice(0)) fail(this.#failure);
-    wakeAll(this.#writers, false);
-  }
-
-  /** Waits until something has happened to those who wait; the caller looks whether it is what it wants. */
-  #wait(waiting: Waiter[], complaint: string, limitMs = this.timeoutMs): Promise<boolean> {
-    return new Promise((wake, fail) => {
-      const now = performance.now();
-      const deadline = Math.min(this.deadline, limitMs === 0 ? Number.POSITIVE_INFINITY : now + limitMs);
-      waiting.push({ wake, fail, deadline, limitMs: Math.round(deadline - now), complaint });
-      if (deadline < this.#alarmAt) this.#setAlarm(deadline);
-    });
-  }
-
-  /** It may ring when nobody waits any more, or too early for those who do. */
-  #setAlarm(deadline: number): void {
-    clearTimeout(this.#alarm);
-    this.#alarmAt = deadline;
-    this.#alarm = setTimeout(() => {
-      this.#alarmAt = Number.POSITIVE_INFINITY;
-      for (const waiting of [this.#readers, this.#writers]) {
-        for (const waiter of waiting.splice(0)) {
-          if (waiter.deadline <= performance.now()) {
-            waiter.fail(new TimeoutError(`${waiter.complaint} for ${waiter.limitMs} ms`));
-            continue;
-          }
-          waiting.push(waiter);
-          if (waiter.deadline < this.#alarmAt) this.#setAlarm(waiter.deadline);
-        }
-      }
-    }, deadline - performance.now());
+    this.#readers.fail(this.#failure);
+    this.#writers.end(); // they look for themselves what has become of it
   }
 
   #endedEarly(what: string): undefined {
-    if (this.#bufferedBytes === 0) return undefined;
+    if (this.#arrived.sizeBytes === 0) return undefined;
     throw new UnexpectedEndError(
-      `the peer finished in the middle of ${what}, after ${this.#bufferedBytes} bytes`,
+      `the peer finished in the middle of ${what}, after ${this.#arrived.sizeBytes} bytes`,
     );
   }
-}
-
-function wakeAll(waiting: Waiter[], more: boolean): void {
-  for (let waiter = waiting.shift(); waiter !== undefined; waiter = waiting.shift()) waiter.wake(more);
 }
 
 /** `127.0.0.1:80`, `[::1]:80`. */

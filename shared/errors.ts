@@ -17,6 +17,19 @@ export class UsageError extends Failure {
   override readonly exitCode = 2;
 }
 
+/** The peer finished in the middle of something. */
+export class UnexpectedEndError extends Failure {
+  override name = "UnexpectedEndError";
+}
+/** Something is longer than its reader's limit. */
+export class TooLongError extends Failure {
+  override name = "TooLongError";
+}
+/** A wait was in vain. */
+export class TimeoutError extends Failure {
+  override name = "TimeoutError";
+}
+
 /** What the system's error codes mean to a user. A key may name the system call that failed as well. */
 const MEANING: Readonly<Record<string, string>> = {
   "listen EACCES": "permission denied (EACCES); ports below 1024 need rights, choose another with --port",
