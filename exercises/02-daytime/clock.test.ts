@@ -19,6 +19,8 @@ const SERVER = "exercises/02-daytime/server.ts";
 const EVERY_SECOND = ["--sync-cron", "* * * * * *"];
 /** What the assignment allows. */
 const TOLERANCE_MS = 5;
+/** Where the question is which clock, and those differ by seconds. */
+const COARSE_MS = 250;
 
 const startServer = (args: readonly (string | number)[], options?: StartOptions) =>
   start(SERVER, ["--port", 0, ...args], { servers: 2, ...options });
@@ -40,9 +42,23 @@ async function readClock(port: number): Promise<Reading> {
 }
 
 /** The check that this exercise is about. */
-function assertAhead({ aheadMs: { least, most } }: Reading, shiftMs: number): void {
-  const found = `ahead by ${least} to ${most} ms, should be ${shiftMs}`;
-  assert.ok(least <= shiftMs + TOLERANCE_MS && most >= shiftMs - TOLERANCE_MS, found);
+function assertAhead(
+  { aheadMs: { least, most } }: Reading,
+  shiftMs: number,
+  toleranceMs = TOLERANCE_MS,
+): void {
+  const found = `ahead by ${least} to ${most} ms, should be ${shiftMs} within ${toleranceMs}`;
+  assert.ok(least <= shiftMs + toleranceMs && most >= shiftMs - toleranceMs, found);
+}
+
+/** What a busy machine adds to the path's own round trip may have come all on one way: half of it is error. */
+const toleranceFor = (roundTripMs: number, pathMs = 0) =>
+  TOLERANCE_MS + Math.max(0, roundTripMs - pathMs) / 2;
+
+/** The round trip of the exchange by which the server set its clock. */
+async function roundTripOf(server: Running): Promise<number> {
+  const [, roundTripMs] = await server.output(/^synchronised: .* round trip ([\d.]+) ms/m, "stderr");
+  return Number(roundTripMs);
 }
 
 /** A time server on loopback that does as it is told with each query. Its end is the test's. */
@@ -83,9 +99,9 @@ describe("a real chronyd", needs("chronyd", "chronyc"), () => {
     for (const shiftMs of [5000, -5000, 10]) {
       await chronyd.shift(shiftMs);
       await using server = await startServer(["--ntp-server", `127.0.0.1:${chronyd.port}`]);
-      await server.output(/^synchronised: /m, "stderr");
+      const toleranceMs = toleranceFor(await roundTripOf(server));
       const reading = await readClock(server.port);
-      assertAhead(reading, shiftMs);
+      assertAhead(reading, shiftMs, toleranceMs);
       const { synchronisation, stratum } = reading.reply;
       assert.deepEqual({ synchronisation, stratum }, { synchronisation: "synchronised", stratum: 2 });
     }
@@ -98,8 +114,8 @@ describe("a real chronyd", needs("chronyd", "chronyc"), () => {
     const to = { host: "127.0.0.1", port: chronyd.port };
     await using link = await udpLink({ to, toServer: path, toClient: path, seed: 1 });
     await using server = await startServer(["--ntp-server", `127.0.0.1:${link.port}`]);
-    await server.output(/^synchronised: /m, "stderr");
-    assertAhead(await readClock(server.port), 10);
+    const toleranceMs = toleranceFor(await roundTripOf(server), 40);
+    assertAhead(await readClock(server.port), 10, toleranceMs);
 
     const alone = await new NtpTimeSync({ servers: [`127.0.0.1:${link.port}`], sampleCount: 2 }).getTime(
       true,
@@ -275,8 +291,9 @@ describe("a time server that errs", { concurrency: true }, () => {
       shifted(99_000, (reply) => ({ ...reply, origin: 1n }))(query, send);
       shifted(2000)(query, send);
     });
-    const { offsetMs } = await ask(server);
-    assert.ok(Math.abs(performance.now() + offsetMs - Date.now() - 2000) < TOLERANCE_MS);
+    const { offsetMs, delayMs } = await ask(server);
+    const errorMs = performance.now() + offsetMs - Date.now() - 2000;
+    assert.ok(Math.abs(errorMs) < toleranceFor(delayMs), `${errorMs} ms`);
   });
 });
 
@@ -303,7 +320,7 @@ describe("the daytime server's clock", () => {
     const names = [`127.0.0.1:${link.port}`, `127.0.0.1:${unsynchronised.port}`, `[::1]:${near.port}`];
     await using server = await startServer(names.flatMap((name) => ["--ntp-server", name]));
     await server.output(/^synchronised: \[::1\]:\d+, stratum 1/m, "stderr");
-    assertAhead(await readClock(server.port), 1000);
+    assertAhead(await readClock(server.port), 1000, COARSE_MS);
   });
 
   test("runs on alone when the time server is lost, and is set when it is back; each change is one line", async (t) => {
@@ -322,12 +339,12 @@ describe("the daytime server's clock", () => {
     await server.output(/^holdover: .*ECONNREFUSED/m, "stderr");
     const alone = await readClock(server.port);
     assert.deepEqual([alone.reply.synchronisation, alone.reply.stratum], ["holdover", 2]);
-    assertAhead(alone, -4000);
+    assertAhead(alone, -4000, COARSE_MS);
     await timeServer(t, shifted(7000), { port: first.port });
     await server.output(/^holdover[\s\S]*^synchronised/m, "stderr");
     const again = await readClock(server.port);
     assert.equal(again.reply.synchronisation, "synchronised");
-    assertAhead(again, 7000);
+    assertAhead(again, 7000, COARSE_MS);
     const states = server.stderr
       .trim()
       .split("\n")
@@ -353,8 +370,8 @@ describe("the daytime server's clock", () => {
     await using own = await startServer([], { env });
     await kept.output(/^synchronised/m, "stderr");
     await writeFile(file, "+3600");
-    assertAhead(await readClock(own.port), 3_600_000); // the step is real
-    assertAhead(await readClock(kept.port), 0);
+    assertAhead(await readClock(own.port), 3_600_000, COARSE_MS); // the step is real
+    assertAhead(await readClock(kept.port), 0, COARSE_MS);
   });
 });
 
