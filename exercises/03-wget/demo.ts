@@ -5,9 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { program, projectFile } from "../../shared/program.ts";
+import { program } from "../../shared/program.ts";
 import { type Result, type Running, run, start } from "../../shared/running.ts";
-import { plainProxy } from "./plain-proxy.ts";
 
 const WGET = "exercises/03-wget/wget.ts";
 const SITE = "exercises/06-http-server/server.ts";
@@ -52,19 +51,9 @@ async function redirection(cwd: string, site: string): Promise<void> {
   expect(readFileSync(join(cwd, "page.html"), "utf8") === "<h1>docs</h1>\n", "the page");
 }
 
-async function throughProxy(
-  cwd: string,
-  site: string,
-  port: number,
-  context: { signal: AbortSignal },
-): Promise<void> {
-  const isThere = existsSync(projectFile(PROXY));
-  const own = isThere ? undefined : await plainProxy(port, context.signal);
-  await using theirs = isThere ? await start(PROXY, ["--port", port]) : undefined;
-  const proxyPort = own?.port ?? theirs?.port ?? 0;
-  say(
-    `The same through a proxy (${isThere ? "exercise 07" : "one of the demo's own"}): it is told the whole URL, not only the path.`,
-  );
+async function throughProxy(cwd: string, site: string, port: number): Promise<void> {
+  await using proxy = await start(PROXY, ["--port", port, "--cache-dir", join(cwd, "cache")]);
+  say("The same through the proxy of exercise 07: it is told the whole URL, not only the path.");
   await wget(cwd, [
     `${site}/docs`,
     "--output",
@@ -74,10 +63,11 @@ async function throughProxy(
     "--proxy",
     "127.0.0.1",
     "--port",
-    String(proxyPort),
+    String(proxy.port),
   ]);
   const log = showLog(join(cwd, "log"));
   expect(log.includes(`> GET ${site}/docs HTTP/1.1`), "the absolute form");
+  expect(/^< Cache-Status: .*fwd=uri-miss/m.test(log), "the proxy's word for it");
   expect(
     readFileSync(join(cwd, "proxied.html")).equals(readFileSync(join(cwd, "page.html"))),
     "the same page",
@@ -118,7 +108,7 @@ await program({
   settings: {
     port: setting(integer(0, 65_534), "port of the site, the proxy's follows it (0 = any free ones)", 0),
   },
-  async run({ port }, context) {
+  async run({ port }) {
     const cwd = mkdtempSync(join(tmpdir(), "netlab-wget-demo-"));
     try {
       mkdirSync(join(cwd, "site", "docs"), { recursive: true });
@@ -127,7 +117,7 @@ await program({
       const url = `http://127.0.0.1:${site.port}`;
       say(`A site of exercise 06 listens on ${site.urls[0]}\n`);
       await redirection(cwd, url);
-      await throughProxy(cwd, url, port && port + 1, context);
+      await throughProxy(cwd, url, port && port + 1);
       await names(cwd, url);
       await using other = await start(SITE, ["--port", 0, "--root", join(cwd, "site")]);
       const rate = await large(cwd, other);

@@ -10,9 +10,9 @@ import { createServer as createTlsServer } from "node:tls";
 import type { RequestHead } from "../../shared/http.ts";
 import { needs, run, runTool } from "../../shared/testing.ts";
 import { fetchHere, newFolder } from "./in-process.ts";
-import { plainProxy } from "./plain-proxy.ts";
 import { httpUrl } from "./protocol.ts";
 import { ok, redirect, ScriptedServer } from "./scripted-server.ts";
+import { testProxy } from "./test-proxy.ts";
 
 const WGET = "exercises/03-wget/wget.ts";
 const NO_PROXIES = { http_proxy: "", https_proxy: "", HTTPS_PROXY: "", no_proxy: "", NO_PROXY: "" };
@@ -23,7 +23,7 @@ after(() => rmSync(folder, { recursive: true }));
 async function proxied(refuse?: number) {
   const asked: RequestHead[] = [];
   const stop = new AbortController();
-  const server = await plainProxy(0, stop.signal, (head) => {
+  const server = await testProxy(0, stop.signal, (head) => {
     asked.push(head);
     return refuse ?? 200;
   });

@@ -1,4 +1,4 @@
-/** The least that is a proxy: a request in absolute form is passed on in origin form, CONNECT becomes a tunnel. For the demo and the tests. */
+/** The least that is a proxy: a request in absolute form is passed on in origin form, CONNECT becomes a tunnel. For tests that look at what it is asked, or have it refuse. */
 import type { Connection } from "../../shared/connection.ts";
 import { encodeRequest, encodeResponse, Fields, type RequestHead, requestReader } from "../../shared/http.ts";
 import { connect, serve, type TcpServer } from "../../shared/tcp.ts";
@@ -31,7 +31,7 @@ async function session(client: Connection, asked: (head: RequestHead) => number)
 }
 
 /** `asked` sees each request, and may refuse it by another status than 200. */
-export function plainProxy(
+export function testProxy(
   port: number,
   signal: AbortSignal,
   asked: (head: RequestHead) => number = () => 200,
