@@ -95,6 +95,9 @@ describe("--continue", { concurrency: true }, () => {
       "416 with another length": then((_, number) =>
         number === 2 ? ok("", "Content-Range: bytes */99999\r\n", "416 No") : ok(BIG),
       ),
+      "416 with the part's length, which was not the file's": then((_, number) =>
+        number === 2 ? ok("", "Content-Range: bytes */100000\r\n", "416 No") : ok(BIG),
+      ),
     };
     for (const [what, script] of Object.entries(scripts)) {
       await using server = await serve(script);
@@ -107,6 +110,29 @@ describe("--continue", { concurrency: true }, () => {
       );
       assert.ok(whole.body === BIG, what);
       assert.match(whole.said, /^starting over: /m);
+    }
+  });
+
+  test("a part that is shorter or longer than its Content-Range says is not taken for the rest", async () => {
+    const range = `${ETAG}Content-Range: bytes 100000-299999/300000\r\n`;
+    const chunked = (body: string) =>
+      `HTTP/1.1 206 Part\r\n${range}Transfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`;
+    for (const [answer, complaint] of [
+      [ok(BIG.slice(100_000, -10), range, "206 Part"), /the part ended 10 of the 200000 bytes early/],
+      [ok(`${BIG.slice(100_000)}more`, range, "206 Part"), /the part is longer than the 200000 bytes/],
+      [chunked(BIG.slice(100_000, -10)), /the part ended 10 of/],
+      [chunked(`${BIG.slice(100_000)}more`), /the part is longer/],
+      [{ bytes: `HTTP/1.1 206 Part\r\n${range}\r\n`, after: "end" as const }, /the part ended 200000 of/],
+    ] as const) {
+      await using server = await serve((asked, number) =>
+        number === 1 ? cutting(ETAG)(asked, number) : answer,
+      );
+      const cut = await fetchHere(server.url);
+      const lied = await fetchHere(server.url, { at: cut.at, goesOn: true });
+      assert.deepEqual([lied.code, lied.files], [1, ["a.part", "a.part.json"]], lied.said);
+      assert.match(lied.said, complaint);
+      const part = readFileSync(join(cut.at, "a.part"), "latin1");
+      assert.ok(BIG.startsWith(part), "what is there is still the file's beginning");
     }
   });
 

@@ -6,6 +6,8 @@ import type { Fields } from "../../shared/http.ts";
 import { printable } from "./protocol.ts";
 
 const CODINGS = ["gzip", "x-gzip", "deflate", "br"];
+/** Each needs a decoder with a window of its own; curl stops at five, too. */
+const MAX_CODINGS = 5;
 
 /** The codings that were applied, in their order. Throws `Failure` for one that nobody asked for. */
 export function codingsOf(fields: Fields): string[] {
@@ -13,6 +15,7 @@ export function codingsOf(fields: Fields): string[] {
   const unknown = codings.find((coding) => !CODINGS.includes(coding));
   if (unknown !== undefined)
     throw new Failure(`the body is coded with ${printable(unknown)}, which was not asked for`);
+  if (codings.length > MAX_CODINGS) throw new Failure(`the body is coded ${codings.length} times over`);
   return codings;
 }
 

@@ -2,6 +2,7 @@
 import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import { Failure } from "../../shared/errors.ts";
 import { Fields, type ResponseHead } from "../../shared/http.ts";
+import type { Body } from "../../shared/http-body.ts";
 import { parseDate } from "../../shared/http-serving.ts";
 import { codingsOf, decode } from "./decode.ts";
 import { AuthenticationFailure, FileFailure, ServerFailure } from "./failures.ts";
@@ -45,9 +46,10 @@ export async function download(first: Hop, options: DownloadOptions): Promise<vo
       await options.client.drop(final);
       final = await follow(first, options);
     }
-    options.say(
-      `starting over: ${earlier.path}.part is of another version, or the server does not know ranges`,
-    );
+    if (final.head.status < 300)
+      options.say(
+        `starting over: ${earlier.path}.part is of another version, or the server does not know ranges`,
+      );
   }
   checkStatus(final.head, first.fields.get("Range") !== undefined);
   if (final.framing.kind === "none") return sayEmpty(final, options);
@@ -90,9 +92,9 @@ type Verdict = "continues" | "complete" | "ask anew" | "whole";
 /** What the answer to a request for the rest is. */
 function judge(head: ResponseHead, { sizeBytes, origin }: Earlier): Verdict {
   const range = parseContentRange(head.fields.get("Content-Range"));
-  if (head.status === 416) return range?.totalBytes === sizeBytes ? "complete" : "ask anew";
-  if (head.status !== 206) return "whole";
   const isSame = origin === undefined || isSameVersion(origin, versionOf(head, Date.now()));
+  if (head.status === 416) return range?.totalBytes === sizeBytes && isSame ? "complete" : "ask anew";
+  if (head.status !== 206) return "whole";
   return range?.start === sizeBytes && range.end === range.totalBytes && isSame ? "continues" : "ask anew";
 }
 
@@ -142,9 +144,31 @@ async function toFile(
 async function goOn(final: Final, earlier: Earlier, options: DownloadOptions): Promise<void> {
   const part = PartFile.goOn(earlier);
   options.say(`going on behind ${formatBytes(earlier.sizeBytes)} of ${earlier.path}.part`);
-  const { totalBytes } = versionOf(final.head, Date.now());
+  const { totalBytes = 0 } = versionOf(final.head, Date.now());
   const progress = new Progress(totalBytes, earlier.sizeBytes, options.showsProgress);
-  await fill(part, final, progress, { ...options, compressed: false }); // what is there was not decompressed
+  const rest = { ...final, body: exactly(final.body, totalBytes - earlier.sizeBytes) };
+  await fill(part, rest, progress, { ...options, compressed: false }); // what is there was not decompressed
+}
+
+/** `Content-Range` and the body's framing can say two things: the part would be joined to the wrong bytes. */
+function exactly(body: Body, bytes: number): Body {
+  async function* chunks(): AsyncGenerator<Buffer> {
+    let left = bytes;
+    for await (const chunk of body) {
+      left -= chunk.length;
+      if (left < 0)
+        throw new Failure(`the part is longer than the ${bytes} bytes that its Content-Range says`);
+      yield chunk;
+    }
+    if (left > 0)
+      throw new Failure(`the part ended ${left} of the ${bytes} bytes early that its Content-Range says`);
+  }
+  return {
+    [Symbol.asyncIterator]: chunks,
+    get trailers() {
+      return body.trailers;
+    },
+  };
 }
 
 /** Does the file have the size and time that it would have if it had been loaded from there? */
@@ -163,18 +187,21 @@ const progressOf = ({ head }: Final, { showsProgress }: DownloadOptions, isWante
 
 /** /dev/null and the like take what comes; there is nothing to rename. */
 async function toSpecial(final: Final, path: string, options: DownloadOptions): Promise<void> {
+  const onIt = <T>(action: () => T): T => {
+    try {
+      return action();
+    } catch (error) {
+      throw new FileFailure(`cannot write ${path}`, { cause: error });
+    }
+  };
+  const fd = onIt(() => openSync(path, "w"));
   try {
-    const fd = openSync(path, "w");
-    await receive(
-      final,
-      { write: (chunk) => void writeSync(fd, chunk) },
-      progressOf(final, options),
-      options,
-    );
+    const write = (chunk: Buffer) => {
+      for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
+    };
+    await receive(final, { write: (chunk) => onIt(() => write(chunk)) }, progressOf(final, options), options);
+  } finally {
     closeSync(fd);
-  } catch (error) {
-    if (error instanceof Failure || !(error instanceof Error && "path" in error)) throw error;
-    throw new FileFailure(`cannot write ${path}`, { cause: error });
   }
 }
 
@@ -207,7 +234,9 @@ function finish(
   const name = part.finish(force, modifiedMs);
   part.close();
   const speed =
-    progress === undefined ? "" : ` in ${progress.seconds.toFixed(2)} s, ${formatBytes(progress.rate)}/s`;
+    progress === undefined
+      ? ""
+      : ` in ${progress.seconds.toFixed(2)} s, ${formatBytes(Math.round(progress.rate))}/s`;
   say(`saved ${printable(name)}: ${part.sizeBytes.toLocaleString("en")} bytes${speed}`);
 }
 

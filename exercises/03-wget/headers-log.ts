@@ -11,10 +11,13 @@ const SECRET = /^(?:authorization|proxy-authorization|cookie)$/i;
 
 export class HeadersLog {
   readonly #fd: number | undefined;
+  readonly #path: string | undefined;
   readonly #withSecrets: boolean;
+  #isBroken = false;
 
   /** Adds to the file; without a path, nothing is logged. Throws `FileFailure`. */
   constructor(path: string | undefined, withSecrets: boolean) {
+    this.#path = path;
     this.#withSecrets = withSecrets;
     try {
       this.#fd = path === undefined ? undefined : openSync(path, "a", 0o600);
@@ -48,9 +51,14 @@ export class HeadersLog {
   }
 
   #write(mark: string, lines: readonly string[]): void {
-    if (this.#fd === undefined || lines.length === 0) return;
+    if (this.#fd === undefined || this.#isBroken || lines.length === 0) return;
     const time = new Date().toISOString();
-    writeSync(this.#fd, lines.map((line) => `${time} ${mark} ${escaped(line)}\n`).join(""));
+    try {
+      writeSync(this.#fd, lines.map((line) => `${time} ${mark} ${escaped(line)}\n`).join(""));
+    } catch (error) {
+      this.#isBroken = true; // said once: the note of this failure would fail again
+      throw new FileFailure(`cannot write the headers log ${this.#path}`, { cause: error });
+    }
   }
 
   close(): void {

@@ -23,11 +23,14 @@ export function nameFromDisposition(value: string): string | undefined {
   const bytes = (text: string) =>
     text.replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16)));
   if (charset !== undefined)
-    return safeName(charset.length === 5 ? fieldText(bytes(extended)) : bytes(extended));
+    return proposed(charset.length === 5 ? fieldText(bytes(extended)) : bytes(extended));
   const plain = parameters.get("filename");
   if (plain === undefined || plain === "") return undefined;
-  return safeName(fieldText(plain.startsWith('"') ? plain.slice(1, -1).replace(/\\(.)/g, "$1") : plain));
+  return proposed(fieldText(plain.startsWith('"') ? plain.slice(1, -1).replace(/\\(.)/g, "$1") : plain));
 }
+
+/** With a name such as `x.part.json` a server could have the download of another's `x` go on behind what it likes. */
+const proposed = (text: string) => safeName(text).replace(/\.part(?:\.json)?$/i, "$&_");
 
 /** Characters that lead elsewhere, hide something, or that some file system does not take. */
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}<>:"|?*]/gu;
@@ -39,7 +42,7 @@ export function safeName(path: string): string {
   const clean = last
     .replace(UNSAFE, "_")
     .trim()
-    .replace(/[. ]+$/, "")
+    .replace(/(?<![. ])[. ]+$/, "") // from the first of a run only: else a name of dots costs the square of its length
     .replace(/^[.-]+/, (dots) => "_".repeat(dots.length));
   if (clean === "") return INDEX;
   return shortened(DEVICE.test(clean) ? `_${clean}` : clean);

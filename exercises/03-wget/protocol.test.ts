@@ -176,11 +176,24 @@ describe("names", () => {
       ['attachment; filename="/etc/passwd"', "passwd"],
       ['attachment; filename=".."', "index.html"],
       ['attachment; name="; filename=no"; filename=yes', "yes"],
+      ['attachment; filename="x.part"', "x.part_"],
+      ["attachment; filename*=UTF-8''x.part.JSON", "x.part.JSON_"],
       ["attachment", undefined],
       ['attachment; filename=""', "index.html"],
       ["", undefined],
     ] as const)
       assert.equal(nameFromDisposition(value), name, value);
+  });
+
+  test("a name of many dots or blanks costs no more than another of its length", () => {
+    const cpuMs = (text: string) => {
+      const begin = process.cpuUsage();
+      safeName(text);
+      return process.cpuUsage(begin).user / 1000;
+    };
+    // Seconds where the cost is the square of the length; the other machine's speed cannot make up for that.
+    for (const odd of [`${".".repeat(60_000)}x`, `a${". ".repeat(30_000)}x`])
+      assert.ok(cpuMs(odd) < 10 * cpuMs("é".repeat(60_000)) + 300, odd.slice(0, 5));
   });
 
   test("never another directory, whatever the text", () => {

@@ -351,6 +351,20 @@ describe("redirections", { concurrency: true }, () => {
   });
 });
 
+test(
+  "a full disk is exit code 3, and which file it was is said",
+  existsSync("/dev/full") ? {} : { skip: "no /dev/full" },
+  async () => {
+    await using server = await serve(() => ok("abc"));
+    const log = await wget([server.url, "--output", "a", "--headers-log", "/dev/full"]);
+    assert.equal(log.code, 3);
+    assert.match(log.stderr, /cannot write the headers log \/dev\/full: the disk is full/);
+    const device = await wget([server.url, "--output", "/dev/full"]);
+    assert.equal(device.code, 3);
+    assert.match(device.stderr, /cannot write \/dev\/full: the disk is full/);
+  },
+);
+
 describe("the headers log", { concurrency: true }, () => {
   test("has every line of every hop, interim responses and trailers, and is its owner's", async () => {
     await using server = await serve(({ target }) =>
