@@ -186,6 +186,27 @@ describe("who may come in", () => {
     assert.ok(!(server.running.stdout + server.running.stderr).includes(PASSWORD));
   });
 
+  test("a log on a full disk costs its lines, not the server", onLinux, async () => {
+    const full = await LocalServer.start(["--login-delay", 0, "--log", "/dev/full"]);
+    await using _ = full;
+    await using remote = await full.remote();
+    assert.equal((await output(remote, "echo served")).stdout, "served\n");
+    await full.running.output(/cannot write the log \/dev\/full.*the disk is full/, "stderr");
+    const nowhere = await run(`${HERE}/server.ts`, [
+      ...["--port", "0", "--users", full.file("users"), "--host-key", full.file("host-key")],
+      ...["--log", full.file("no/such/folder")],
+    ]);
+    assert.match(nowhere.stderr, /^error: cannot write the log .*no\/such\/folder: no such file/m);
+  });
+
+  test("the log has nothing that a terminal obeys, and is JSON all the same", async () => {
+    await using remote = await server.remote();
+    const command = ": \x9b2J \x7f \u202e \u{e0001} seen";
+    await output(remote, command);
+    await becomes(() => server.log.some((entry) => entry["command"] === command), "the line");
+    assert.doesNotMatch(readFileSync(server.file("log"), "utf8"), /[^\P{C}\n]/u);
+  });
+
   test("a new user need not wait for a restart, and a broken file leaves those that were there", async () => {
     const users = readFileSync(server.file("users"), "utf8");
     writeFileSync(server.file("users"), "rubbish");

@@ -1,9 +1,9 @@
 /** The server: users from a file, its host key from another, and a shell for each client that has logged in. */
 import { createPrivateKey } from "node:crypto";
-import { createWriteStream, openSync, statSync } from "node:fs";
+import { openSync, statSync, writeSync } from "node:fs";
 import { userInfo } from "node:os";
 import { flag, integer, oneOf, optional, setting, text } from "../../shared/config.ts";
-import { Failure, UsageError } from "../../shared/errors.ts";
+import { explain, Failure, UsageError } from "../../shared/errors.ts";
 import { type Context, listenAt, program } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
 import { fingerprint, newHostKey, publicBytes } from "./crypto.ts";
@@ -62,13 +62,33 @@ function usersOf(path: string, log: (line: string) => void): () => Users {
   };
 }
 
-/** JSON lines. What a password could be in is never given to it. */
-function logFile(path: string): { note: Site["note"]; close: () => Promise<void> } {
-  const stream = createWriteStream("", { fd: openSync(path, "a", 0o600) });
-  return {
-    note: (entry) => void stream.write(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`),
-    close: () => new Promise((resolve) => stream.end(resolve)),
+/** What JSON leaves as it is and a terminal may obey: C1 controls, DEL, formats such as U+202E. */
+const escaped = (json: string) =>
+  json.replace(/[\u007f-\u009f]|\p{Cf}/gu, (found) =>
+    [...Array(found.length).keys()]
+      .map((i) => `\\u${found.charCodeAt(i).toString(16).padStart(4, "0")}`)
+      .join(""),
+  );
+
+/** JSON lines. What a password could be in is never given to it. A full disk ends no session; `log` tells of it, once. */
+function logFile(path: string, log: (line: string) => void): Site["note"] {
+  let file: number;
+  try {
+    file = openSync(path, "a", 0o600);
+  } catch (error) {
+    throw new Failure(`cannot write the log ${path}`, { cause: error });
+  }
+  let isBroken = false;
+  const note: Site["note"] = (entry) => {
+    try {
+      writeSync(file, `${escaped(JSON.stringify({ time: new Date().toISOString(), ...entry }))}\n`);
+      isBroken = false;
+    } catch (error) {
+      if (!isBroken) log(`cannot write the log ${path}, what happens now is not in it: ${explain(error)}`);
+      isBroken = true;
+    }
   };
+  return note; // never closed: a session that is cut off may have a last line
 }
 
 function warn(encrypt: Encrypt, { log }: Context): void {
@@ -118,7 +138,7 @@ await program({
     if (settings.printKey) return void process.stdout.write(`${fingerprint(publicBytes(key))}\n`);
     const kind = await shellKind(settings.shell);
     const identity = runAs === undefined ? undefined : await identityOf(runAs);
-    const file = settings.log === undefined ? undefined : logFile(settings.log);
+    const file = settings.log === undefined ? undefined : logFile(settings.log, log);
     const site: Site = {
       hostKey: key,
       encrypt,
@@ -127,7 +147,7 @@ await program({
       maxSessions,
       throttle: new Throttle(settings.loginDelay),
       idleTimeoutMs: settings.idleTimeout * 1000,
-      note: file?.note ?? (() => {}),
+      note: file ?? (() => {}),
       context,
       open: new Set(),
     };
@@ -137,6 +157,5 @@ await program({
     warn(encrypt, context);
     context.ready(server.url);
     await server.closed;
-    await file?.close();
   },
 });
