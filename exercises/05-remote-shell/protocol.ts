@@ -31,6 +31,8 @@ const SIGNATURE_BYTES = 64;
 /** The longest message: the largest piece of data, and what stands before it. */
 const MAX_MESSAGE_BYTES = MAX_DATA_BYTES + 16;
 export const MAX_RECORD_BYTES = MAX_MESSAGE_BYTES + TAG_BYTES + 5;
+/** A login, sealed: so much and no more is gathered for somebody whom nobody knows yet. */
+export const LOGIN_RECORD_BYTES = 5 + 1 + MAX_USER_BYTES + MAX_PASSWORD_BYTES + TAG_BYTES;
 /** What a client may send of a command's input before it is told that there is room for more. */
 export const STDIN_WINDOW_BYTES = 64 * 1024;
 /** Records in one direction under one key; then the connection ends. */

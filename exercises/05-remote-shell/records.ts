@@ -71,8 +71,8 @@ export class Channel {
   }
 
   /** The peer's next message; undefined when it has finished on a record's boundary. Throws `Failure`. */
-  async receive(): Promise<Message | undefined> {
-    const record = await this.connection.readPdu(Record, MAX_RECORD_BYTES);
+  async receive(limitBytes = MAX_RECORD_BYTES): Promise<Message | undefined> {
+    const record = await this.connection.readPdu(Record, limitBytes);
     if (record === undefined) return undefined;
     if (record.type === "clear" && this.#isClear) return record.message;
     if (record.type !== "sealed" || this.#isClear)

@@ -5,6 +5,7 @@ import { connect as connectSocket } from "node:net";
 import { after, before, describe, test } from "node:test";
 import { connect } from "../../shared/tcp.ts";
 import { needs, run, runTool, splitAt, start, tcpRelay, within } from "../../shared/testing.ts";
+import { clientHandshake } from "./handshake.ts";
 import { HERE, LocalServer, output, PASSWORD, USER } from "./local-server.ts";
 import { tamperer } from "./man-in-the-middle.ts";
 import { RemoteShell } from "./remote.ts";
@@ -12,8 +13,20 @@ import { RemoteShell } from "./remote.ts";
 const onLinux = process.platform === "linux" ? {} : { skip: "looks into /proc" };
 const asRoot = process.getuid?.() === 0 ? {} : { skip: "needs root" };
 let server: LocalServer;
+/** Settles when the server has had enough of a client that sends a byte of its hello each second. */
+let dripped: Promise<number>;
 before(async () => {
   server = await LocalServer.start(["--login-delay", 0]);
+  const dripping = connectSocket(server.port, "127.0.0.1").on("error", () => {});
+  const [hello, startMs] = [Buffer.from("014e4c525301".padEnd(140, "0"), "hex"), performance.now()];
+  let sent = 0;
+  const drip = setInterval(() => dripping.write(hello.subarray(sent, ++sent)), 1000);
+  dripped = new Promise((resolve) =>
+    dripping.on("close", () => {
+      clearInterval(drip);
+      resolve(performance.now() - startMs);
+    }),
+  );
 });
 after(() => server[Symbol.asyncDispose]());
 
@@ -301,6 +314,20 @@ describe("difficult peers", () => {
     assert.equal((await client(["--command", "true"])).code, 0);
     half.destroy();
     assert.equal(server.running.child.exitCode, null);
+  });
+
+  test("nothing longer than a login is gathered for who has not logged in", async () => {
+    await using connection = await connect({ host: "127.0.0.1", port: server.port, timeoutMs: 5000 });
+    const { channel } = await clientHandshake(connection);
+    await channel.connection.write(Buffer.from("0300000100", "hex"));
+    await assert.rejects(async () => {
+      if ((await channel.receive()) === undefined) throw new Error("closed");
+    }, /closed|reset/);
+  });
+
+  test("a hello that drips has ten seconds for all of it", async () => {
+    const tookMs = await within(dripped, "its end", 20_000);
+    assert.ok(tookMs > 9_000, `it had ${Math.round(tookMs)} ms`);
   });
 
   test("messages out of turn end the connection and run nothing", async () => {

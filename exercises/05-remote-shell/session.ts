@@ -8,6 +8,7 @@ import type { Context } from "../../shared/program.ts";
 import { serverHandshake } from "./handshake.ts";
 import {
   type Encrypt,
+  LOGIN_RECORD_BYTES,
   type Message,
   type MessageOf,
   type REASONS,
@@ -42,12 +43,13 @@ export interface Site {
 
 /** Throws `Failure` where the client breaks the protocol or goes away. */
 export async function serveClient(connection: Connection, site: Site): Promise<void> {
-  connection.timeoutMs = HELLO_MS;
+  connection.deadline = performance.now() + HELLO_MS; // for all of it: a peer that sends a byte now and then has no more
   const channel = await serverHandshake(connection, site.hostKey, site.encrypt);
   connection.timeoutMs = LOGIN_MS;
   const user = await login(channel, site);
   if (user === undefined) return;
   site.open.add(connection);
+  connection.deadline = Number.POSITIVE_INFINITY;
   connection.timeoutMs = 0; // from here on the session watches the time
   const session = new Session(channel, user, site);
   try {
@@ -62,7 +64,8 @@ async function login(channel: Channel, site: Site): Promise<string | undefined> 
   const { connection } = channel;
   const from = connection.peer;
   for (let failures = 0; failures < MAX_FAILURES; ) {
-    const message = await channel.receive();
+    connection.deadline = performance.now() + LOGIN_MS;
+    const message = await channel.receive(LOGIN_RECORD_BYTES);
     if (message === undefined) return undefined;
     refuseUnless(message, "login");
     const { user, password } = message;
@@ -70,6 +73,7 @@ async function login(channel: Channel, site: Site): Promise<string | undefined> 
     const isUser = await site.throttle.attempt(addressOf(from), async () =>
       connection.closed ? undefined : isRight(users, user, password),
     );
+    connection.deadline = performance.now() + LOGIN_MS; // its wait was not its doing
     if (isUser && site.open.size < site.maxSessions) return user;
     if (isUser) {
       await channel.send({ kind: "result", outcome: "full", directory: "" });
