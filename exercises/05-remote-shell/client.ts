@@ -5,7 +5,7 @@ import { type Context, program, serverAt } from "../../shared/program.ts";
 import { checkHostKey } from "./known-hosts.ts";
 import { askPassword, passwordFrom } from "./password.ts";
 import { atHome } from "./private-files.ts";
-import { PORT } from "./protocol.ts";
+import { MAX_COMMAND_BYTES, PORT } from "./protocol.ts";
 import { type OnOutput, RemoteShell } from "./remote.ts";
 import { Terminal } from "./terminal.ts";
 import { openTranscript, type Transcript } from "./transcript.ts";
@@ -65,6 +65,9 @@ async function* linesOf(input: NodeJS.ReadStream): AsyncGenerator<string> {
     const lines = (rest + chunk).split("\n");
     rest = lines.pop() ?? "";
     yield* lines;
+    // More could not be sent, and to look through it again with each piece would take longer and longer.
+    if (rest.length > MAX_COMMAND_BYTES)
+      throw new Failure(`a line of stdin is longer than the ${MAX_COMMAND_BYTES} bytes of a command`);
   }
   if (rest !== "") yield rest;
 }
@@ -89,7 +92,7 @@ class Client {
   }
 
   async run(command: string): Promise<number> {
-    this.#transcript?.command(this.#remote.directory, command);
+    this.#transcript?.command(printable(this.#remote.directory), command);
     onInterrupt = interrupting(this.#remote, this.#log);
     const code = await this.#remote.run(command, this.#onOutput);
     this.#transcript?.exit(code);

@@ -61,6 +61,11 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
+/** Kills what is left of a session whose server has been killed itself. */
+export function killSession(session: string): void {
+  for (const pid of processesOf(session)) signalProcess(pid, "SIGKILL");
+}
+
 /** Ends the process group and what else belongs to the session: SIGHUP, and SIGKILL for what is left after a while. */
 export async function endSession(groupId: number, session: string): Promise<void> {
   signalGroup(groupId, "SIGHUP");

@@ -1,7 +1,9 @@
 /** The programs, from outside. */
 import { strict as assert } from "node:assert";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect as connectSocket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { connect } from "../../shared/tcp.ts";
 import { needs, run, runTool, splitAt, start, tcpRelay, within } from "../../shared/testing.ts";
@@ -9,6 +11,7 @@ import { clientHandshake } from "./handshake.ts";
 import { HERE, LocalServer, output, PASSWORD, USER } from "./local-server.ts";
 import { tamperer } from "./man-in-the-middle.ts";
 import { RemoteShell } from "./remote.ts";
+import { removeLeftovers } from "./shell.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks into /proc" };
 const asRoot = process.getuid?.() === 0 ? {} : { skip: "needs root" };
@@ -98,6 +101,19 @@ describe("a command", () => {
   test("lines of stdin are commands of one shell; the last one's code is the client's", async () => {
     const { code, stdout } = await client([], "cd /usr\nX=3\npwd; echo $X\nexit 4\necho never\n");
     assert.deepEqual([code, stdout], [4, "/usr\n3\n"]);
+  });
+
+  test("a line of stdin that never ends is refused long before it is all there", async () => {
+    const { code, stderr } = await client([], Buffer.alloc(1_000_000, "a"));
+    assert.equal(code, 1);
+    assert.match(stderr, /^error: a line of stdin is longer than the 65536 bytes of a command$/m);
+  });
+
+  test("a directory's name cannot forge lines of the log at the client", async () => {
+    const log = server.file("forged");
+    const folder = `${server.folder}/$(printf 'x\\n# \\033[2J')`;
+    await client(["--log", log], `mkdir "${folder}"; cd "${folder}"\ntrue\n`);
+    assert.match(readFileSync(log, "utf8"), /\/x\?# \?\[2J\n\$ true$/m);
   });
 
   test("SIGINT at the client interrupts the command and not the client", async () => {
@@ -423,6 +439,35 @@ describe("difficult peers", () => {
     assert.equal((await within(running.exited, "its end")).code, 1);
     assert.match(running.stderr, /^error: (the server closed the connection|the peer reset)/m);
   });
+});
+
+test("what a killed server left behind is ended, what a living one has is not", onLinux, async () => {
+  const folder = mkdtempSync(join(tmpdir(), "netlab-remote-")); // not where other tests have theirs
+  const wrapper = ["env", `TMPDIR=${folder}`];
+  await using own = await LocalServer.start([], wrapper);
+  await using other = await LocalServer.start([], wrapper);
+  const pidOf = async (remote: RemoteShell) => {
+    let pid = "";
+    remote
+      .run("echo $$; sleep 60", async (_, data) => {
+        pid += data;
+      })
+      .catch(() => {});
+    await becomes(() => pid !== "", "its process id");
+    return `/proc/${pid.trim()}`;
+  };
+  await using living = await other.remote();
+  await using dead = await own.remote();
+  const [here, left] = [await pidOf(living), await pidOf(dead)];
+  own.running.kill("SIGKILL");
+  await own.running.exited;
+  assert.ok(existsSync(left), "its command goes on");
+  assert.equal(removeLeftovers(folder, 0), 1);
+  await becomes(() => !existsSync(left), "the end of what was left");
+  assert.ok(existsSync(here));
+  living.destroy();
+  await becomes(() => !existsSync(here), "the end of the other");
+  rmSync(folder, { recursive: true, force: true });
 });
 
 test(

@@ -11,6 +11,7 @@ import { atHome, readIfThere, writePrivately } from "./private-files.ts";
 import { type Encrypt, PORT } from "./protocol.ts";
 import { become, identityOf } from "./run-as.ts";
 import { type Site, serveClient } from "./session.ts";
+import { removeLeftovers } from "./shell.ts";
 import { shellKind } from "./shell-kind.ts";
 import { Throttle } from "./throttle.ts";
 import { parseUsers, type Users } from "./users.ts";
@@ -153,6 +154,8 @@ await program({
     };
     const server = await serve({ host, port, signal, log }, (connection) => serveClient(connection, site));
     if (identity !== undefined) become(identity);
+    const leftovers = removeLeftovers();
+    if (leftovers > 0) log(`ended ${leftovers} sessions that a killed server had left behind`);
     log(`host key ${fingerprint(publicBytes(key))}`);
     warn(encrypt, context);
     context.ready(server.url);

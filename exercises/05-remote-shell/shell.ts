@@ -8,7 +8,16 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, constants, mkdtempSync, openSync, rmSync, unlinkSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  lstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  unlinkSync,
+} from "node:fs";
 import type { Socket } from "node:net";
 import { constants as system, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +27,7 @@ import { makeFifos, Output, openBothEnds, openForReading, openForWriting } from 
 import {
   endSession,
   interruptibleChildren,
+  killSession,
   SESSION_VARIABLE,
   signalGroup,
   signalProcess,
@@ -27,6 +37,7 @@ import type { ShellKind } from "./shell-kind.ts";
 import { commandLines, preparation, reportAgain, type ScriptOptions, windowSize } from "./shell-script.ts";
 
 const START_MS = 10_000;
+const FOLDER = "netlab-shell-";
 const SECOND_LOOKS_MS = [50, 200, 800];
 const MAX_REPORT_BYTES = 16 * 1024;
 const NUL = Buffer.from("\0");
@@ -60,6 +71,29 @@ interface Command {
   fail: (error: unknown) => void;
 }
 
+/**
+ * Ends what servers that were killed have left behind: their sessions' processes and folders. A server that lives reads
+ * the FIFO of reports, so a folder whose FIFO can be opened for writing is in use; one that is new may not have got so far.
+ */
+export function removeLeftovers(parent = tmpdir(), olderThanMs = 2 * START_MS): number {
+  let count = 0;
+  for (const name of readdirSync(parent)) {
+    if (!name.startsWith(FOLDER)) continue;
+    const folder = join(parent, name);
+    try {
+      const { uid, mtimeMs } = lstatSync(folder);
+      if (uid !== process.getuid?.() || Date.now() - mtimeMs < olderThanMs) continue;
+      closeSync(openSync(join(folder, "report"), constants.O_WRONLY | constants.O_NONBLOCK));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENXIO") continue; // it has gone, or is none of ours
+      killSession(folder);
+      rmSync(folder, { recursive: true, force: true });
+      count++;
+    }
+  }
+  return count;
+}
+
 export class Shell implements AsyncDisposable {
   readonly #folder: string;
   readonly #script: ScriptOptions;
@@ -68,7 +102,6 @@ export class Shell implements AsyncDisposable {
   readonly #reports: Connection;
   /** Ours until the shell has its own: a pipe without any writer has ended. */
   readonly #writers: readonly number[];
-  readonly #session = randomBytes(16).toString("hex");
   readonly #exited: Promise<number>;
   #command: Command | undefined;
   #directory: string;
@@ -78,7 +111,7 @@ export class Shell implements AsyncDisposable {
 
   /** Throws `Failure` where it does not start. */
   static async start(options: ShellOptions): Promise<Shell> {
-    const folder = mkdtempSync(join(tmpdir(), "netlab-shell-"));
+    const folder = mkdtempSync(join(tmpdir(), FOLDER));
     const paths = ["stdout", "stderr", "stdin", "report"].map((name) => join(folder, name));
     try {
       await makeFifos(...paths);
@@ -109,7 +142,7 @@ export class Shell implements AsyncDisposable {
     const [out, err] = [openBothEnds(join(folder, "stdout")), openBothEnds(join(folder, "stderr"))];
     this.#child = spawn(kind.path, kind.isBash ? ["--norc", "--noediting", "-i", "-s"] : ["-s"], {
       cwd: directory,
-      env: { ...env, [SESSION_VARIABLE]: this.#session },
+      env: { ...env, [SESSION_VARIABLE]: folder },
       stdio: ["pipe", out.writer, kind.isBash ? "ignore" : err.writer],
       detached: true, // a session and a process group of its own
     });
@@ -192,7 +225,7 @@ export class Shell implements AsyncDisposable {
   async #dispose(): Promise<void> {
     this.#reports.destroy();
     for (const output of this.#outputs) output.close();
-    if (this.#child.pid !== undefined) await endSession(this.#child.pid, this.#session);
+    if (this.#child.pid !== undefined) await endSession(this.#child.pid, this.#folder);
     rmSync(this.#folder, { recursive: true, force: true });
   }
 
