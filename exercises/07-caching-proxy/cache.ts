@@ -184,7 +184,8 @@ export class Cache {
     onHead: () => void,
   ): Promise<void> {
     const fields = withDate(forThisHop(response.fields), response.responseTimeMs);
-    const { transfer, entry } = this.#intake.receive(exchange.head, exchange.target.url, response);
+    const hasBody = exchange.framing.kind !== "none";
+    const { transfer, entry } = this.#intake.receive(exchange.head, exchange.target.url, response, hasBody);
     const reader = transfer.attach();
     this.#intake.fill(exchange.target.url, response, transfer);
     onHead();

@@ -54,14 +54,19 @@ export class Intake {
     else this.#store.remove(entry);
   }
 
-  /** A place for the body, in the store if it may be stored. */
+  /**
+   * A place for the body, in the store if it may be stored. What was asked for by a body (`hasBody`) answers that body, and
+   * nobody else (RFC 9110 §9.3.1): it is stored under an address that does not tell of it.
+   */
   receive(
     head: RequestHead,
     url: string,
     response: OriginResponse,
+    hasBody = false,
   ): { transfer: Transfer; entry: Entry | undefined } {
     const { log, maxObjectBytes } = this.#options;
     const { framing, status, reason, requestTimeMs, responseTimeMs } = response;
+    if (hasBody) return { transfer: new Transfer({ log }), entry: undefined };
     const isTooLarge = framing.kind === "length" && framing.bytes > maxObjectBytes;
     // Where a body ends by closing, one that was cut off looks like one that is whole.
     const isWhole = framing.kind !== "close";
