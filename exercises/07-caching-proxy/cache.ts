@@ -3,7 +3,7 @@
  * Those who ask for the same at the same time wait for the first one's answer and share it.
  */
 import { explain, isFailure } from "../../shared/errors.ts";
-import { encodeResponse, type Fields, type ResponseHead } from "../../shared/http.ts";
+import { encodeResponse, type Fields, type RequestHead, type ResponseHead } from "../../shared/http.ts";
 import type { Framing } from "../../shared/http-body.ts";
 import { endToEnd as forThisHop } from "../../shared/http-relay.ts";
 import { cacheControl } from "./directives.ts";
@@ -54,7 +54,9 @@ export class Cache {
 
   /** Answers the request. Throws what breaks the client's connection, and before anything is sent `OriginError`. */
   async answer(exchange: ProxyExchange): Promise<void> {
-    const { head, target, framing } = exchange;
+    const { target, framing } = exchange;
+    const head = withoutNamed(exchange.head);
+    exchange.head = head;
     const isRead = head.method === "GET" || head.method === "HEAD";
     if (!isRead || framing.kind !== "none" || isForOrigin(head.fields)) {
       this.counts.passed++;
@@ -147,11 +149,14 @@ export class Cache {
     if (isValidating && response.status === 304) {
       response.release();
       if (isAbout(response.fields, stored.fields)) {
-        this.#intake.freshen(stored, response);
+        const isKept = this.#intake.freshen(stored, head, response);
         this.counts.validated++;
-        onHead();
         this.#store.touch(stored);
-        if (await sendStored(exchange, this.#store, stored, { ...status, fwdStatus: 304 })) return;
+        // This opens the file before it waits, and so can send what nobody else finds any more.
+        const sent = sendStored(exchange, this.#store, stored, { ...status, fwdStatus: 304 });
+        if (!isKept) this.#store.remove(stored);
+        onHead();
+        if (await sent) return;
       } else this.#store.remove(stored);
       // It confirms what we do not have: all of it is needed.
       return this.#forward(exchange, undefined, status, onHead);
@@ -217,8 +222,8 @@ export class Cache {
       .then((response) => {
         if (response.status === 304) {
           response.release();
-          if (isAbout(response.fields, stored.fields)) this.#intake.freshen(stored, response);
-          else this.#store.remove(stored);
+          if (!isAbout(response.fields, stored.fields) || !this.#intake.freshen(stored, head, response))
+            this.#store.remove(stored);
         } else if (ORIGIN_FAILED.includes(response.status)) response.connection.destroy();
         else this.#intake.fill(url, response, this.#intake.receive(head, url, response).transfer);
       })
@@ -229,6 +234,18 @@ export class Cache {
       .finally(() => this.#pending.delete(url));
     this.#pending.set(url, refreshed);
   }
+}
+
+/** These say what a message is and where it has been: nobody makes us forget them by naming them. */
+const NEVER_FORGOTTEN = ["close", "keep-alive", "host", "content-length", "via"];
+
+/**
+ * Without the fields that its `Connection` names: the origin does not get them, so its answer is none to them, and must
+ * not be stored for those who send them (`Connection: Accept-Language`).
+ */
+function withoutNamed(head: RequestHead): RequestHead {
+  const named = head.fields.tokens("Connection").filter((name) => !NEVER_FORGOTTEN.includes(name));
+  return named.length === 0 ? head : { ...head, fields: head.fields.replace(["Connection", ...named]) };
 }
 
 /** Requests with wishes of their own are not made to wait for an answer that may not suit them. */

@@ -11,7 +11,7 @@ import type { Meta, ObjectWriter } from "./object-file.ts";
 import type { OriginResponse } from "./origin.ts";
 import { parseTarget } from "./protocol.ts";
 import { isStorable } from "./rules.ts";
-import { describes, invalidated, storedFields, updatedFields, variantOf } from "./selection.ts";
+import { describes, invalidated, storedFields, updatedFields, variantOf, varyNames } from "./selection.ts";
 import type { Store } from "./store.ts";
 import { Transfer } from "./transfer.ts";
 
@@ -33,10 +33,18 @@ export class Intake {
     this.#store = options.store;
   }
 
-  /** The origin has confirmed it. */
-  freshen(entry: Entry, { fields, requestTimeMs, responseTimeMs }: OriginResponse): void {
-    const updated = updatedFields(entry.fields, withDate(fields, responseTimeMs));
-    this.#store.freshen(entry, updated, requestTimeMs, responseTimeMs);
+  /**
+   * The origin has confirmed it to this request. False if with what it says now it may not be kept: it is for this client
+   * alone (`private`, `no-store`, Authorization), and to be removed.
+   */
+  freshen(entry: Entry, request: RequestHead, response: OriginResponse): boolean {
+    const { requestTimeMs, responseTimeMs } = response;
+    const fields = updatedFields(entry.fields, withDate(response.fields, responseTimeMs));
+    if (varyNames(fields).join() !== varyNames(entry.fields).join())
+      this.#store.relabel(entry, variantOf(fields, request.fields));
+    this.#store.freshen(entry, fields, requestTimeMs, responseTimeMs);
+    const { status } = entry;
+    return isStorable({ ...request, method: "GET" }, { status, fields, requestTimeMs, responseTimeMs });
   }
 
   /** What an answer says about what is stored already (RFC 9111 §4.3.5, §4.4). */
@@ -50,8 +58,7 @@ export class Intake {
     if (entry?.file === undefined) return;
     const isSame =
       response.status === entry.status && describes(response.fields, entry.fields, entry.file.bodyBytes);
-    if (isSame) this.freshen(entry, response);
-    else this.#store.remove(entry);
+    if (!isSame || !this.freshen(entry, head, response)) this.#store.remove(entry);
   }
 
   /**

@@ -28,10 +28,74 @@ describe("what a client puts into its request", () => {
     const url = origin.on("/fat", (connection, { body }) =>
       connection.write(`HTTP/1.1 200 OK\r\n${FRESH}\r\nContent-Length: ${body.length}\r\n\r\n${body}`),
     );
-    assert.equal((await ask(proxy.port, url, ["Content-Length: 6"], "GET", "poison")).body.toString(), "poison");
+    assert.equal(
+      (await ask(proxy.port, url, ["Content-Length: 6"], "GET", "poison")).body.toString(),
+      "poison",
+    );
     const next = await ask(proxy.port, url);
     assert.deepEqual([next.body.toString(), how(next)], ["", "fwd=uri-miss"]);
     await ask(proxy.port, url, ["Content-Length: 6"], "GET", "poison");
     assert.equal(how(await ask(proxy.port, url)), "hit");
+  });
+
+  test("a field that Connection names does not reach the origin, so its answer is stored for none that has it", async () => {
+    const url = origin.on("/language", (connection, { fields }) => {
+      const body = fields.get("Accept-Language") ?? "default";
+      return connection.write(
+        `HTTP/1.1 200 OK\r\n${FRESH}\r\nVary: Accept-Language\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      );
+    });
+    await ask(proxy.port, url, ["Accept-Language: de", "Connection: Accept-Language"]);
+    assert.equal((await ask(proxy.port, url, ["Accept-Language: de"])).body.toString(), "de");
+    assert.equal((await ask(proxy.port, url)).body.toString(), "default");
+  });
+
+  test("nobody hides the client's address by naming X-Forwarded-For in Connection", async () => {
+    await ask(proxy.port, origin.serves("/whose", "x"), ["Connection: X-Forwarded-For"]);
+    assert.equal(origin.requests.at(-1)?.fields.get("X-Forwarded-For"), "127.0.0.1");
+  });
+});
+
+describe("what a confirmation brings", () => {
+  /** Stored for all, then confirmed with these lines; then the origin fails. Gives the second and the third answer. */
+  async function confirmed(path: string, lines: string[], request: string[] = [], method = "GET") {
+    let count = 0;
+    const url = origin.on(path, (connection) => {
+      count++;
+      if (count === 1)
+        return connection.write(
+          'HTTP/1.1 200 OK\r\nCache-Control: max-age=0\r\nETag: "a"\r\nContent-Length: 1\r\n\r\nx',
+        );
+      const start = method === "HEAD" ? "200 OK\r\nContent-Length: 1" : "304 Not Modified";
+      if (count === 2) return connection.write(`HTTP/1.1 ${start}\r\n${lines.join("\r\n")}\r\n\r\n`);
+      return Promise.resolve(false);
+    });
+    await ask(proxy.port, url);
+    const second = await ask(proxy.port, url, request, method);
+    return [second, await ask(proxy.port, url, ["Cache-Control: max-stale"])] as const;
+  }
+  const SECRET = "Set-Cookie: user=ana";
+
+  for (const [name, lines, request, method] of [
+    ["private", ["Cache-Control: private, max-age=60", SECRET], [], "GET"],
+    ["no-store", ["Cache-Control: no-store", SECRET], [], "GET"],
+    ["Vary star", ["Vary: *", SECRET], [], "GET"],
+    ["to a request with Authorization", [SECRET], ["Authorization: Basic YTpi"], "GET"],
+    ["private, to a HEAD", ["Cache-Control: private, max-age=60", SECRET], [], "HEAD"],
+  ] as const)
+    test(`${name}: for this client alone`, async () => {
+      const path = `/confirmed-${name.replaceAll(/\W/g, "-")}`;
+      const [second, third] = await confirmed(path, [...lines], [...request], method);
+      assert.deepEqual([second.status, second.fields.get("Set-Cookie")], [200, "user=ana"]);
+      if (method === "GET") assert.equal(second.body.toString(), "x");
+      assert.deepEqual([third.status, third.fields.get("Set-Cookie")], [502, undefined]);
+    });
+
+  test("a Vary that was not there before: the next with another value asks for itself", async () => {
+    const lines = ["Vary: X-Who", "Cache-Control: max-age=60"];
+    const [second, third] = await confirmed("/confirmed-vary", lines, ["X-Who: ana"]);
+    assert.deepEqual([second.status, third.status], [200, 502]);
+    const url = origin.url("/confirmed-vary");
+    assert.equal(how(await ask(proxy.port, url, ["X-Who: ana"])), "hit");
   });
 });

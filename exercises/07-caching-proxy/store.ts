@@ -204,6 +204,13 @@ export class Store {
     entry.prepared = undefined;
   }
 
+  /** It varies by other fields than it did. */
+  relabel(entry: Entry, variant: Entry["variant"]): void {
+    entry.variant = variant;
+    const same = this.variants(entry.url).filter((other) => other !== entry && isSameVariant(other, entry));
+    for (const other of same) this.remove(other);
+  }
+
   /** The origin has confirmed it, with newer fields (RFC 9111 §4.3.4). */
   freshen(entry: Entry, fields: Fields, requestTimeMs: number, responseTimeMs: number): void {
     Object.assign(entry, { fields, requestTimeMs, responseTimeMs, prepared: undefined });
