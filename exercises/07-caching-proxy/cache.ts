@@ -43,8 +43,8 @@ export class Cache {
   readonly #store: Store;
   readonly #intake: Intake;
   readonly counts: Counts = { hits: 0, misses: 0, validated: 0, collapsed: 0, passed: 0 };
-  /** Addresses that are being asked for, until the head of the answer is there. */
-  readonly #pending = new Map<string, Promise<void>>();
+  /** Addresses that are being asked for, until the head of the answer is there, or why there is none. */
+  readonly #pending = new Map<string, Promise<OriginError | undefined>>();
 
   constructor(options: CacheOptions) {
     this.#options = options;
@@ -84,7 +84,8 @@ export class Cache {
       }
       const pending = this.#pending.get(target.url);
       if (pending !== undefined && !isCollapsed && isCollapsible(exchange)) {
-        await pending;
+        const failure = await pending;
+        if (failure !== undefined) return this.#withoutOrigin(exchange, entry, failure);
         continue;
       }
       const others = this.#store.variants(target.url).length > 0 ? "vary-miss" : "uri-miss";
@@ -105,16 +106,16 @@ export class Cache {
     const { url } = exchange.target;
     this.counts.misses++;
     if (this.#pending.has(url) || !isCollapsible(exchange)) return this.#forward(exchange, entry, status);
-    let settle = () => {};
-    const answered = new Promise<void>((resolve) => {
+    let settle = (_failure?: OriginError) => {};
+    const answered = new Promise<OriginError | undefined>((resolve) => {
       settle = resolve;
     });
     this.#pending.set(url, answered);
-    const onHead = () => {
+    const onHead = (failure?: OriginError) => {
       if (this.#pending.get(url) === answered) this.#pending.delete(url);
-      settle();
+      settle(failure);
     };
-    await this.#forward(exchange, entry, status, onHead).finally(onHead);
+    await this.#forward(exchange, entry, status, onHead).finally(() => onHead());
   }
 
   /** Asks the origin and passes its answer on; `stored` is what it may confirm. */
@@ -122,7 +123,7 @@ export class Cache {
     exchange: ProxyExchange,
     stored: Entry | undefined,
     status: CacheStatus,
-    onHead = () => {},
+    onHead = (_failure?: OriginError) => {},
   ): Promise<void> {
     const { head } = exchange;
     const isValidating = stored !== undefined && head.method === "GET" && hasValidator(stored.fields);
@@ -133,11 +134,9 @@ export class Cache {
         isValidating ? withValidators(head.fields, stored.fields) : head.fields,
       );
     } catch (error) {
-      if (!(error instanceof OriginError) || stored === undefined) throw error;
-      if (!stored.policy.outlives("disconnected", head.fields, Date.now())) throw error;
-      this.#options.debug(`${stored.url}: ${explain(error)}; served stale`);
-      if (await this.#hit(exchange, stored, { hit: true, fwd: "stale", detail: "disconnected" })) return;
-      throw error;
+      if (!(error instanceof OriginError)) throw error;
+      onHead(error); // those who wait need not each find out by themselves
+      return this.#withoutOrigin(exchange, stored, error);
     }
     if (stored !== undefined && ORIGIN_FAILED.includes(response.status)) {
       if (stored.policy.outlives("error", head.fields, Date.now())) {
@@ -163,6 +162,18 @@ export class Cache {
     }
     this.#intake.learn(exchange.head, exchange.target.url, response);
     await this.#pass(exchange, response, status, onHead);
+  }
+
+  /** The origin gave no answer: what is stored goes out stale if it may, else this is thrown. */
+  async #withoutOrigin(
+    exchange: ProxyExchange,
+    stored: Entry | undefined,
+    failure: OriginError,
+  ): Promise<void> {
+    if (!stored?.policy.outlives("disconnected", exchange.head.fields, Date.now())) throw failure;
+    this.#options.debug(`${stored.url}: ${explain(failure)}; served stale`);
+    const how: CacheStatus = { hit: true, fwd: "stale", detail: "disconnected" };
+    if (!(await this.#hit(exchange, stored, how))) throw failure;
   }
 
   #ask(exchange: ProxyExchange, fields: Fields): Promise<OriginResponse> {
@@ -217,7 +228,7 @@ export class Cache {
     ]);
     const fields = hasValidator(stored.fields) ? withValidators(plain, stored.fields) : plain;
     const head = { ...exchange.head, method: "GET", fields };
-    const refreshed = this.#options.origins
+    const refreshed: Promise<undefined> = this.#options.origins
       .fetch({ method: "GET", target: exchange.target, fields, minor: head.minor })
       .then((response) => {
         if (response.status === 304) {
@@ -226,10 +237,12 @@ export class Cache {
             this.#store.remove(stored);
         } else if (ORIGIN_FAILED.includes(response.status)) response.connection.destroy();
         else this.#intake.fill(url, response, this.#intake.receive(head, url, response).transfer);
+        return undefined;
       })
       .catch((error: unknown) => {
         if (!isFailure(error)) throw error;
         this.#options.debug(`${url}: ${explain(error)}`);
+        return undefined;
       })
       .finally(() => this.#pending.delete(url));
     this.#pending.set(url, refreshed);

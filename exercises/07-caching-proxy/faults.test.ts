@@ -216,6 +216,22 @@ describe("a hundred at once for one address", () => {
     for (const connection of clients) await connection.close();
   });
 
+  test("whose origin dies: all are told at once, and it is not asked a hundred times", async () => {
+    const end = gate();
+    const url = origin.on("/doomed", async () => {
+      await end.opened;
+      return false;
+    });
+    const clients = await Promise.all(Array.from({ length: 100 }, () => client(proxy.port)));
+    await Promise.all(clients.map((connection) => connection.write(requestFor(url))));
+    for (let i = 0; i < 3; i++) await ask(proxy.port, `http://127.0.0.1:${proxy.port}/`);
+    end.open();
+    const answers = await Promise.all(clients.map((connection) => readAnswer(connection)));
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [502]);
+    assert.ok(origin.count("/doomed") <= 2, `asked ${origin.count("/doomed")} times`);
+    for (const connection of clients) await connection.close();
+  });
+
   test("what may not be shared is asked for by each", async () => {
     const begin = gate();
     const url = origin.on("/private", async (connection) => {
