@@ -364,14 +364,14 @@ describe("what it refuses", () => {
 });
 
 describe("purging", () => {
-  const purge = (url: string, lines: string[] = []) => {
+  const purge = (url: string, lines: string[] = [], host = `127.0.0.1:${proxy.port}`) => {
     const body = `url=${encodeURIComponent(url)}`;
     const own = `http://127.0.0.1:${proxy.port}`;
     return client(proxy.port).then(async (connection) => {
       await connection.write(
         [
           "POST /purge HTTP/1.1",
-          `Host: 127.0.0.1:${proxy.port}`,
+          `Host: ${host}`,
           `Content-Length: ${body.length}`,
           ...lines.map((line) => line.replace("OWN", own)),
           "",
@@ -390,6 +390,8 @@ describe("purging", () => {
       await ask(proxy.port, origin.url(path));
     }
     assert.equal((await purge(origin.url("/p1"), ["Origin: http://evil.example"])).status, 403);
+    const rebound = `evil.example:${proxy.port}`;
+    assert.equal((await purge(origin.url("/p1"), [`Origin: http://${rebound}`], rebound)).status, 403);
     assert.equal(how(await ask(proxy.port, origin.url("/p1"))), "hit");
     assert.match((await purge(origin.url("/p1"), ["Origin: OWN"])).body.toString(), /removed: 1/);
     assert.equal(how(await ask(proxy.port, origin.url("/p1"))), "fwd=uri-miss");

@@ -1,4 +1,6 @@
 /** The proxy's page about itself: what the cache holds and what came of the requests, and a form to purge it. */
+import { isIP } from "node:net";
+import { hostname } from "node:os";
 import { HttpError } from "../../shared/http.ts";
 import { readBody } from "../../shared/http-body.ts";
 import type { Cache, ProxyExchange } from "./cache.ts";
@@ -53,6 +55,7 @@ export async function answerItself(exchange: ProxyExchange, store: Store, cache:
   const html = [
     ["Content-Type", "text/html; charset=utf-8"],
     ["Cache-Control", "no-store"],
+    ["Content-Security-Policy", "frame-ancestors 'none'"], // nobody lays the form invisibly under a page of theirs
     NOT_CACHED,
   ] as const;
   const path = target.replace(/\?.*$/s, "");
@@ -61,7 +64,7 @@ export async function answerItself(exchange: ProxyExchange, store: Store, cache:
   if (path === "/purge" && method === "POST") {
     const origin = fields.get("Origin");
     // A page of somebody else may send a form here, too (and a browser says whose it is).
-    if (origin !== undefined && origin !== `http://${fields.get("Host")}`)
+    if (origin !== undefined && !(origin === `http://${fields.get("Host")}` && isOurName(origin)))
       return refuse(exchange, 403, "Another site's page cannot purge the cache.");
     const url = new URLSearchParams(await readForm(exchange)).get("url")?.trim() ?? "";
     const count = store.purge(url === "" ? undefined : parseTarget("GET", url).url);
@@ -70,6 +73,13 @@ export async function answerItself(exchange: ProxyExchange, store: Store, cache:
   if (path === "/" || path === "/purge")
     return refuse(exchange, 405, "The page is for GET, the form for POST.");
   return refuse(exchange, 404, 'This is a proxy; its own page is <a href="/">here</a>.');
+}
+
+/** A name that others give could lead to their page first and to us a moment later (DNS rebinding): to a browser both are one site. */
+function isOurName(origin: string): boolean {
+  if (!URL.canParse(origin)) return false;
+  const name = new URL(origin).hostname.replace(/[[\]]/g, "");
+  return isIP(name) > 0 || name === "localhost" || name === hostname().toLowerCase();
 }
 
 async function readForm({ connection, framing }: ProxyExchange): Promise<string> {
