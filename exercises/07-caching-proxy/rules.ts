@@ -33,6 +33,9 @@ const UNDERSTOOD = [200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 
 /** The library guesses that it stays for 10 % of the time that it has not changed (RFC 9111 §4.2.2); with this, at most a day. */
 const MAX_UNCHANGED_MS = 10 * 86_400_000;
 
+/** Each is looked up for each stored variant at each request: thousands would cost seconds. */
+const MAX_VARY_NAMES = 50;
+
 type Headers = Record<string, string>;
 
 /** The library asks for the time by itself: it is told this one. */
@@ -49,13 +52,22 @@ export function isStorable({ method, fields }: RequestHead, received: Received):
   if (method !== "GET" || status < 200 || status === 206 || status === 304) return false;
   const directives = cacheControl(received.fields);
   if (directives.has("must-understand") && !UNDERSTOOD.includes(status)) return false;
-  if (varyNames(received.fields).includes("*")) return false;
+  const names = varyNames(received.fields);
+  if (names.includes("*") || names.length > MAX_VARY_NAMES) return false;
   clockMs = received.responseTimeMs;
   const policy = new Library(requestShown(fields, directives), responseShown(received, directives));
   if (!policy.storable()) return false;
+  // Of a cookie the origin must have said that it is for all: most are not, and a guess or a 304 would hand them on.
+  const isForAll =
+    directives.has("public") || (isExplicit(received.fields, directives) && policy.maxAge() > 0);
+  if (received.fields.get("Set-Cookie") !== undefined && !isForAll) return false;
   // Neither fresh for a moment nor to be validated: there would be no use for it.
   return policy.maxAge() > 0 || hasValidator(received.fields) || mayOutlive(directives);
 }
+
+/** Does the origin say for how long it is fresh? */
+const isExplicit = (fields: Fields, directives: Directives) =>
+  directives.has("max-age") || directives.has("s-maxage") || fields.get("Expires") !== undefined;
 
 const mayOutlive = (directives: Directives) =>
   directives.has("stale-if-error") ||
@@ -121,8 +133,8 @@ function responseShown(
   headers["age"] = String(Math.max(apparentAge, Math.floor(ageOf(fields) + delay)));
   if (shown.length > 0) headers["cache-control"] = shown.join(", ");
   // Any final status code may be stored if the response says so itself (RFC 9111 §3).
-  const isExplicit = lifetime !== undefined || hasExpires || directives.has("public");
-  return { status: isExplicit ? 200 : status, headers };
+  const isAllowed = isExplicit(fields, directives) || directives.has("public");
+  return { status: isAllowed ? 200 : status, headers };
 }
 
 /** A stored response over time. */

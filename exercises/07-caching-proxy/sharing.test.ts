@@ -99,3 +99,17 @@ describe("what a confirmation brings", () => {
     assert.equal(how(await ask(proxy.port, url, ["X-Who: ana"])), "hit");
   });
 });
+
+describe("a cookie that nobody said is for all", () => {
+  const LAST_WEEK = `Last-Modified: ${new Date(Date.now() - 7 * 86_400_000).toUTCString()}`;
+  for (const [name, ...lines] of [
+    ["with freshness that would be guessed", LAST_WEEK],
+    ["with no-cache", "Cache-Control: no-cache", 'ETag: "a"'],
+    ["with max-age=0", "Cache-Control: max-age=0", 'ETag: "a"'],
+  ] as const)
+    test(`${name}: not stored`, async () => {
+      const path = `/cookie-${name.replaceAll(/\W/g, "-")}`;
+      const url = origin.serves(path, "x", "Set-Cookie: user=ana", ...lines);
+      for (let i = 0; i < 2; i++) assert.equal(how(await ask(proxy.port, url)), "fwd=uri-miss");
+    });
+});
