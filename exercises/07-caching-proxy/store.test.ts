@@ -15,6 +15,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import fc from "fast-check";
+import type { Connection } from "../../shared/connection.ts";
+import { readResponse } from "../../shared/http.ts";
 import { encode, PduError } from "../../shared/pdu.ts";
 import { run, runTool, start } from "../../shared/testing.ts";
 import { ObjectWriter, openObject, readBodyOf, readObject, rewriteHead } from "./object-file.ts";
@@ -345,5 +347,47 @@ describe("the file of an object", () => {
       { seed: 20261121, numRuns: 500 },
     );
     assert.ok(PduError);
+  });
+});
+
+describe("bounds that a hostile pair of client and origin meets", () => {
+  test("a Vary of thousands of fields is not stored", async () => {
+    await using proxy = await startIn(newFolder());
+    const names = Array.from({ length: 60 }, (_, i) => `x-${i}`).join(", ");
+    const url = origin.serves("/vary-many", "x", FRESH, `Vary: ${names}`);
+    await ask(proxy.port, url);
+    assert.equal(how(await ask(proxy.port, url)), "fwd=uri-miss");
+  });
+
+  test("of variants of one address, 200 are kept, those that came last", async () => {
+    const folder = newFolder();
+    await using proxy = await startIn(folder);
+    const url = origin.serves("/variants", "x", FRESH, "Vary: X-V");
+    for (let i = 0; i <= 200; i++) await ask(proxy.port, url, [`X-V: ${i}`]);
+    assert.equal(objectsIn(folder).length, 200);
+    assert.equal(how(await ask(proxy.port, url, ["X-V: 1"])), "hit");
+    assert.equal(how(await ask(proxy.port, url, ["X-V: 0"])), "fwd=vary-miss");
+  });
+
+  test("objects that are on their way together take no more of the disk than all may", async () => {
+    const folder = newFolder();
+    await using proxy = await startIn(folder, "--cache-size", "2MiB");
+    const open: Connection[] = [];
+    const url = origin.on("/arriving", async (connection) => {
+      await connection.write(`HTTP/1.1 200 OK\r\n${FRESH}\r\nVary: X-V\r\nContent-Length: 1500000\r\n\r\n`);
+      await connection.write(LARGE.subarray(0, 1_000_000));
+      await connection.more(0);
+      return false;
+    });
+    for (let i = 0; i < 5; i++) {
+      const connection = await client(proxy.port);
+      open.push(connection);
+      await connection.write(requestFor(url, [`X-V: ${i}`]));
+      assert.equal((await readResponse(connection))?.status, 200);
+      assert.ok((await connection.readExactly(1_000_000))?.equals(LARGE.subarray(0, 1_000_000)));
+    }
+    const sizes = readdirSync(folder).map((name) => statSync(join(folder, name)).size);
+    assert.ok(sizes.reduce((a, b) => a + b, 0) <= 2 * 2 ** 20 + 300_000, `${sizes}`);
+    for (const connection of open) connection.destroy();
   });
 });

@@ -35,6 +35,9 @@ export interface StoreOptions {
 const FILE_COST_BYTES = 4096;
 const costOf = ({ bodyOffset, bodyBytes }: ObjectFile) => bodyOffset + bodyBytes + FILE_COST_BYTES;
 
+/** Of one address; each request is compared with each of them. */
+const MAX_VARIANTS = 200;
+
 export class Store {
   readonly #options: StoreOptions;
   readonly #byUrl = new Map<string, Entry[]>();
@@ -120,12 +123,16 @@ export class Store {
     const others = this.#byUrl.get(entry.url);
     if (others === undefined) this.#byUrl.set(entry.url, [entry]);
     else others.push(entry);
+    const [oldest] = others ?? [];
+    if (oldest !== undefined && this.variants(entry.url).length > MAX_VARIANTS) this.remove(oldest);
   }
 
-  /** Bytes of a body have been written: room is made for them. */
+  /** Bytes of a body have been written: room is made for them. Throws `Failure` where those that are on their way fill it all. */
   grow(bytes: number): void {
     this.bytes += bytes;
     this.#makeRoom();
+    if (this.bytes > this.#options.maxBytes)
+      throw new Failure("what is on its way is more than the cache may hold");
   }
 
   /** Its body is whole. */
