@@ -19,6 +19,16 @@ export function splitList(value: string): string[] {
   return members.map((member) => member.trim()).filter((member) => member !== "");
 }
 
+const FORBIDS = /^(?:no-store|no-cache|private|must-revalidate|proxy-revalidate)(?![\w-])/i;
+
+/** A string that is never closed swallows what allows something, and not what forbids it. */
+function apartIfUnclosed(member: string): string[] {
+  const isClosed = /^(?:"(?:[^"\\]|\\.)*"|[^"])*$/s.test(member);
+  if (isClosed) return [member];
+  const behind = member.split(",").slice(1);
+  return [member, ...behind.map((part) => part.trim()).filter((part) => FORBIDS.test(part))];
+}
+
 const DIRECTIVE = /^([!#$%&'*+.^_`|~\w-]+)(?:=(.*))?/s;
 
 /** `Cache-Control` (RFC 9111 §5.2): names in lower case, each with all values that it is given. */
@@ -26,12 +36,13 @@ export class Directives {
   readonly #values = new Map<string, string[]>();
 
   constructor(value: string | undefined) {
-    for (const member of splitList(value ?? "")) {
+    for (const member of splitList(value ?? "").flatMap(apartIfUnclosed)) {
       const [whole = "", name = "", argument] = DIRECTIVE.exec(member) ?? [];
       // `max-age =5` is no directive with an argument (the grammar has no blank there), yet max-age was meant.
       const text = argument ?? (whole.length < member.length ? "malformed" : "");
-      const values = this.#values.get(name.toLowerCase()) ?? [];
-      this.#values.set(name.toLowerCase(), [...values, text]);
+      const values = this.#values.get(name.toLowerCase());
+      if (values === undefined) this.#values.set(name.toLowerCase(), [text]);
+      else values.push(text);
     }
   }
 

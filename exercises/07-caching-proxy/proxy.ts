@@ -1,6 +1,6 @@
 /** A caching HTTP proxy (RFC 9110, 9111, 9112) on plain sockets. */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { lstatSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { flag, integer, optional, type Parse, setting, text } from "../../shared/config.ts";
@@ -99,10 +99,19 @@ await program({
   },
 });
 
-/** Kept from run to run, for the port that it belongs to. */
+/** Kept from run to run, for the port that it belongs to. Throws `Failure`. */
 function defaultFolder(port: number): string {
   if (port === 0) return mkdtempSync(join(tmpdir(), "netlab-cache-"));
-  return join(tmpdir(), `netlab-cache-${process.getuid?.() ?? "user"}-${port}`);
+  const folder = join(tmpdir(), `netlab-cache-${process.getuid?.() ?? "user"}-${port}`);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  // Anybody may make a folder of that name there first, and put into it what is then served.
+  const { uid, mode } = lstatSync(folder);
+  const isOurs = process.getuid === undefined || (uid === process.getuid() && (mode & 0o022) === 0);
+  if (!isOurs || !lstatSync(folder).isDirectory())
+    throw new Failure(
+      `cannot use ${folder} for the cache: others can write to it; choose one with --cache-dir`,
+    );
+  return folder;
 }
 
 function isLoopback(host: string): boolean {

@@ -12,6 +12,10 @@ import { endToEnd, isKnownToClient, type Range, wantedRange } from "./selection.
 import type { Store } from "./store.ts";
 import type { Reader, Transfer } from "./transfer.ts";
 
+/** What would change a message's meaning behind its end (RFC 9110 §6.5.1). */
+const NO_TRAILERS =
+  "Content-Length Content-Encoding Content-Type Content-Range Cache-Control Set-Cookie Vary Via".split(" ");
+
 /** A request, and the client who waits for its answer. */
 export interface Exchange {
   connection: Connection;
@@ -188,8 +192,10 @@ export async function sendArriving(
       unsent = Buffer.alloc(0);
       exchange.sent.bodyBytes += chunk.length;
     }
-    if (isChunked)
-      unsent = Buffer.concat([unsent, Buffer.from(encodeLastChunk(endToEnd(transfer.trailers)), "latin1")]);
+    if (isChunked) {
+      const trailers = endToEnd(transfer.trailers).replace(NO_TRAILERS);
+      unsent = Buffer.concat([unsent, Buffer.from(encodeLastChunk(trailers), "latin1")]);
+    }
     if (unsent.length > 0) await connection.write(unsent);
   } finally {
     reader.detach();

@@ -69,6 +69,7 @@ export async function session(connection: Connection, proxy: ProxyState): Promis
     while (true) {
       isIdle = true;
       exchange.sent = undefined;
+      exchange.head = NO_HEAD; // what is refused before it is understood is not the request before it
       if (connection.unreadBytes === 0 && !(await connection.more())) return;
       isIdle = false;
       const head = reader.again() ?? (await reader.next());

@@ -1,21 +1,22 @@
 /** What one client must never get of another's, and what nobody may make others get. */
 import { strict as assert } from "node:assert";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { type Running, start } from "../../shared/testing.ts";
-import { ask, FRESH, how, TestOrigin } from "./test-origin.ts";
+import { type Running, run, start, within } from "../../shared/testing.ts";
+import { ask, client, FRESH, how, readAnswer, requestFor, TestOrigin } from "./test-origin.ts";
 
 const PROXY = "exercises/07-caching-proxy/proxy.ts";
 const folder = mkdtempSync(join(tmpdir(), "netlab-proxy-sharing-"));
+const log = join(folder, "access.log");
 let origin: TestOrigin;
 let proxy: Running;
 
 before(async () => {
   origin = await TestOrigin.start();
   const cacheDir = join(folder, "cache");
-  proxy = await start(PROXY, ["--port", 0, "--cache-dir", cacheDir, "--forwarded-for"]);
+  proxy = await start(PROXY, ["--port", 0, "--cache-dir", cacheDir, "--forwarded-for", "--access-log", log]);
 });
 after(async () => {
   await proxy[Symbol.asyncDispose]();
@@ -112,4 +113,53 @@ describe("a cookie that nobody said is for all", () => {
       const url = origin.serves(path, "x", "Set-Cookie: user=ana", ...lines);
       for (let i = 0; i < 2; i++) assert.equal(how(await ask(proxy.port, url)), "fwd=uri-miss");
     });
+});
+
+test("a string that is not closed hides no directive", async () => {
+  const url = origin.serves("/unclosed", "x", 'Cache-Control: max-age=60, x="a, private');
+  for (let i = 0; i < 2; i++) assert.equal(how(await ask(proxy.port, url)), "fwd=uri-miss");
+});
+
+test("a trailer cannot be what changes the message behind its end", async () => {
+  const url = origin.on("/trailers", (connection) =>
+    connection.write(
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nContent-Length: 5\r\nX-Sum: 1\r\n\r\n",
+    ),
+  );
+  const { trailers } = await ask(proxy.port, url);
+  assert.deepEqual([trailers.get("Content-Length"), trailers.get("X-Sum")], [undefined, "1"]);
+});
+
+test("what is no request is logged as itself, not as the one before it", async () => {
+  const url = origin.serves("/logged", "x", FRESH);
+  await using connection = await client(proxy.port);
+  await connection.write(`${requestFor(url, [], "HEAD")}nonsense\r\n\r\n`);
+  assert.equal((await readAnswer(connection, "HEAD")).status, 200);
+  const refused = await readAnswer(connection);
+  assert.equal(refused.status, 400);
+  assert.match(refused.body.toString(), /malformed request line/);
+  assert.equal(readFileSync(log, "utf8").match(/\/logged HTTP/g)?.length, 1);
+});
+
+test(
+  "a folder in the temporary directory that others can write to is not used",
+  process.getuid === undefined ? { skip: "no users here" } : {},
+  async () => {
+    const tmp = join(folder, "tmp");
+    const port = origin.port; // not free, and not reached
+    const planted = join(tmp, `netlab-cache-${process.getuid?.()}-${port}`);
+    mkdirSync(planted, { recursive: true });
+    chmodSync(planted, 0o777);
+    const { code, stderr } = await run(PROXY, ["--port", port], { env: { ...process.env, TMPDIR: tmp } });
+    assert.equal(code, 1);
+    assert.match(stderr, /others can write to it/);
+  },
+);
+
+test("a head full of directives costs no more than another: the next client does not wait", async () => {
+  const url = origin.serves("/many-directives", "x", FRESH);
+  const many = `Cache-Control: ${"a,".repeat(30_000)}`;
+  const asking = Promise.all([1, 2, 3].map(() => ask(proxy.port, url, [many])));
+  const answers = await within(asking, "three answers, of which each once took 20 s", 15_000);
+  assert.ok(answers.every(({ status }) => status === 200));
 });
