@@ -170,7 +170,9 @@ export class Cache {
     stored: Entry | undefined,
     failure: OriginError,
   ): Promise<void> {
-    if (!stored?.policy.outlives("disconnected", exchange.head.fields, Date.now())) throw failure;
+    const isRefused = failure.status === 403; // it was not even asked
+    if (isRefused || !stored?.policy.outlives("disconnected", exchange.head.fields, Date.now()))
+      throw failure;
     this.#options.debug(`${stored.url}: ${explain(failure)}; served stale`);
     const how: CacheStatus = { hit: true, fwd: "stale", detail: "disconnected" };
     if (!(await this.#hit(exchange, stored, how))) throw failure;

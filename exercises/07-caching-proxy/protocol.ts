@@ -72,7 +72,10 @@ export function parseAuthority(target: string): { host: string; port: number } {
   return { host: name.replace(/[[\]]/g, "").toLowerCase(), port: Number(port) };
 }
 
-/** This machine and its own networks: loopback, private, link-local, unspecified, shared (RFC 6890), multicast. */
+/**
+ * This machine and its own networks: loopback, private, link-local, unspecified, shared (RFC 6890), multicast; and what a
+ * translator or a tunnel on the way may turn into one of them: NAT64, Teredo, 6to4, IPv4-compatible.
+ */
 const PRIVATE = new BlockList();
 for (const [network, bits] of [
   ["0.0.0.0", 8],
@@ -88,8 +91,12 @@ for (const [network, bits] of [
 ] as const)
   PRIVATE.addSubnet(network, bits, "ipv4");
 for (const [network, bits] of [
-  ["::", 127],
+  ["::", 96],
   ["64:ff9b::", 96],
+  ["64:ff9b:1::", 48],
+  ["2001::", 32],
+  ["2002::", 16],
+  ["fec0::", 10],
   ["fc00::", 7],
   ["fe80::", 10],
   ["ff00::", 8],
