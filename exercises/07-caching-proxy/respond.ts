@@ -49,8 +49,10 @@ export function encodeHead(
 ): Buffer {
   const option = exchange.keepAlive ? (exchange.head.minor === 0 ? "keep-alive" : undefined) : "close";
   const via: Line = ["Via", [...fields.all("Via"), `1.1 ${exchange.pseudonym}`].join(", ")];
+  // RFC 9110 §8.6: there is no content, and whoever waited for some would take the next message for it.
+  const untrue = status === 204 ? "Content-Length" : "";
   const all = fields.replace(
-    ["Via", ...lines.map(([name]) => (name === "Cache-Status" ? "" : name))],
+    ["Via", untrue, ...lines.map(([name]) => (name === "Cache-Status" ? "" : name))],
     [via, ...lines],
   );
   const withOption = option === undefined ? all : all.replace([], [["Connection", option]]);

@@ -163,3 +163,13 @@ test("a head full of directives costs no more than another: the next client does
   const answers = await within(asking, "three answers, of which each once took 20 s", 15_000);
   assert.ok(answers.every(({ status }) => status === 200));
 });
+
+test("a 204 announces no content, whatever the origin says", async () => {
+  const url = origin.on("/204", (connection) =>
+    connection.write(`HTTP/1.1 204 No Content\r\n${FRESH}\r\nContent-Length: 5\r\n\r\n`),
+  );
+  for (const expected of ["fwd=uri-miss", "hit"]) {
+    const answer = await ask(proxy.port, url);
+    assert.deepEqual([how(answer), answer.fields.get("Content-Length")], [expected, undefined]);
+  }
+});
