@@ -40,6 +40,8 @@ export interface Exchange {
   reply: Reply;
   /** Did the node answer before it had all of the body? Then what is left of that stands between us and the next request. */
   isEarly: boolean;
+  /** The body that is still on its way. */
+  upload: Upload | undefined;
 }
 
 /**
@@ -98,7 +100,7 @@ async function converse(
     const known = node.responses.again(connection, request.head.method);
     const reply = known ?? (await finalReply(node, connection, client, request, upload));
     node.latency.record(performance.now() - begin);
-    return { connection, reply, isEarly: upload !== undefined && !upload.isDone };
+    return { connection, reply, isEarly: upload !== undefined && !upload.isDone, upload };
   } catch (error) {
     if (upload?.problem !== undefined) throw upload.problem; // then the rest followed from it
     if (!isFailure(error) || error instanceof ClientError) throw error;

@@ -423,6 +423,29 @@ test("an answer that comes before the body is whole goes to the client, and the 
   assert.equal(await client.read().catch(() => undefined), undefined);
 });
 
+test("a client whose body breaks off while the node already answers: not the node's failure, and no second response", async () => {
+  await using talks = await scriptedNode((socket) =>
+    socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"),
+  );
+  await using balancer = await startBalancer([talks], ["--fail-after", 2]);
+  for (const how of ["resets", "ends", "nonsense", "resets"]) {
+    const client = connectSocket(balancer.port, "127.0.0.1").on("error", () => {});
+    let received = "";
+    client.setEncoding("latin1").on("data", (text: string) => {
+      received += text;
+    });
+    client.write("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    await once(client, "data");
+    if (how === "resets") client.resetAndDestroy();
+    else if (how === "ends") client.end();
+    else client.write("no chunk\r\n");
+    if (!client.destroyed) await within(once(client, "close"), "the end");
+    const [node] = await untilStatus(balancer, "the end of it", (nodes) => nodes[0]?.active === 0);
+    assert.deepEqual([node?.state, node?.failures], ["up", 0], how);
+    assert.equal(received.split("HTTP/1.1").length, 2, received);
+  }
+});
+
 /** Clients that ask without a pause until told to stop; every answer that is not 200 and whole is a failure. */
 function load({ port }: { port: number }, clients: number) {
   const failures: string[] = [];

@@ -102,7 +102,7 @@ async function passBack(
   request: Request,
   { cluster, signal }: Balancer,
   node: Node,
-  { connection, reply, isEarly }: Exchange,
+  { connection, reply, isEarly, upload }: Exchange,
 ): Promise<boolean> {
   const { response, framing } = reply;
   if (response.status === 101)
@@ -123,6 +123,9 @@ async function passBack(
   } catch (error) {
     connection.destroy();
     if (!isFailure(error) || error instanceof ReceiverError) throw error;
+    // Then it was we who broke off, and the node is not to blame. Not as it is: a status cannot follow half a response.
+    if (upload?.problem !== undefined)
+      throw new Failure("cut off while a node was answering", { cause: upload.problem });
     cluster.noteRequest(node, explain(error));
     if (onward.kind === "close") client.reset(); // an end would be taken for the body's
     throw new Failure(`${node.name} broke off its response`, { cause: error }); // and so do we with ours
