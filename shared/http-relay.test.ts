@@ -185,6 +185,21 @@ describe("messages", () => {
     );
   });
 
+  test("trailers that would say who sends, what it may and what it is stay behind", async () => {
+    const forged = [
+      "Forwarded: for=6.6.6.6",
+      "x-forwarded-for: 6.6.6.6",
+      "X_Forwarded_For: 6.6.6.6",
+      "X-Real-IP: 6.6.6.6",
+      "Authorization: Basic YTpi",
+      "Cookie: a=b",
+      "Content-Type: text/html",
+    ];
+    const wire = Buffer.from(encodeLastChunk(fieldsOf("X-Sum: 1", ...forged, "X-End: 2")));
+    const { text } = await relayed(wire, { kind: "chunked" }, { kind: "chunked" });
+    assert.equal(text, "HEAD\r\n\r\n0\r\nX-Sum: 1\r\nX-End: 2\r\n\r\n");
+  });
+
   test("an end that is told by closing becomes a last chunk", async () => {
     const { text } = await relayed(Buffer.from("body"), { kind: "close" }, { kind: "chunked" });
     assert.match(text, /^HEAD\r\n\r\n(?:4\r\nbody\r\n)0\r\n\r\n$/);

@@ -16,8 +16,17 @@ export const isIdempotent = (method: string) => IDEMPOTENT.has(method);
 const HOP_BY_HOP = ["Connection", "Proxy-Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade"];
 /** Nobody makes us drop these by naming them in `Connection`: without them the message would be another one. */
 const NEVER_DROPPED = ["host", "content-length"];
-/** What would change a message's meaning behind its end (RFC 9110 §6.5.1). */
-const NO_TRAILERS = ["Content-Length", "Host", "Trailer"];
+/**
+ * What would change a message's meaning behind its end (RFC 9110 §6.5.1): its framing, way, sender and rights. Who merges trailers
+ * with the head would take them for what we said there.
+ */
+const NO_TRAILER =
+  /^(?:content-(?:length|type|encoding|range)|host|trailer|via|forwarded|x[-_](?:forwarded|real[-_]ip).*|(?:proxy-)?authorization|(?:set-)?cookie)$/i;
+
+const allowedTrailers = (trailers: Fields) => {
+  const names = [...trailers].map(([name]) => name);
+  return endToEnd(trailers).replace(names.filter((name) => NO_TRAILER.test(name)));
+};
 
 /** The fields that go on to the next hop: without those about this connection, and those that it names. */
 export function endToEnd(fields: Fields): Fields {
@@ -62,8 +71,7 @@ export async function sendMessage(to: Connection, head: Buffer, body: Body, fram
     await deliver(to, unsent.length === 0 ? piece : Buffer.concat([unsent, piece]));
     unsent = Buffer.alloc(0);
   }
-  const last =
-    framing.kind === "chunked" ? encodeLastChunk(endToEnd(body.trailers).replace(NO_TRAILERS)) : "";
+  const last = framing.kind === "chunked" ? encodeLastChunk(allowedTrailers(body.trailers)) : "";
   const rest = Buffer.concat([unsent, Buffer.from(last, "latin1")]);
   if (rest.length > 0) await deliver(to, rest);
 }
