@@ -268,6 +268,13 @@ describe("responses", () => {
     );
   });
 
+  test("a length that no body follows does not go on with 1xx and 204", async () => {
+    const text = await through(
+      "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
+    );
+    assert.ok(!/content-length/i.test(text), text);
+  });
+
   test("a client of HTTP/1.0 gets no interim response", async () => {
     const text = await through(
       "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",

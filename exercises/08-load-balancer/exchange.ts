@@ -6,6 +6,7 @@ import type { Framing } from "../../shared/http-body.ts";
 import { endToEnd, ReceiverError, relayMessage } from "../../shared/http-relay.ts";
 import { connect } from "../../shared/tcp.ts";
 import type { Cluster, Node } from "./cluster.ts";
+import { withoutEmptyPromise } from "./protocol.ts";
 import type { Reply } from "./response-memory.ts";
 
 /** What a request is on its way: made once for a head that comes again and again. */
@@ -164,7 +165,8 @@ async function finalReply(
 
 async function passInterim(client: Connection, response: ResponseHead): Promise<void> {
   try {
-    await client.write(encodeResponse({ ...response, fields: endToEnd(response.fields) }));
+    const fields = withoutEmptyPromise(response.status, endToEnd(response.fields));
+    await client.write(encodeResponse({ ...response, fields }));
   } catch (error) {
     throw isFailure(error) ? new ClientError("an interim response", { cause: error }) : error;
   }

@@ -14,7 +14,7 @@ import {
 import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
 import type { Cluster, Node } from "./cluster.ts";
 import { ask, type Exchange, NodeFailure, type Request } from "./exchange.ts";
-import { mayRetry, requestForNode, wantedUpgrade } from "./protocol.ts";
+import { mayRetry, plainAddress, requestForNode, wantedUpgrade, withoutEmptyPromise } from "./protocol.ts";
 import type { Reply } from "./response-memory.ts";
 
 /** A body up to this size is waited for and held, so that it can be sent again, and no slow client keeps a node waiting. */
@@ -32,7 +32,7 @@ export interface Balancer {
 
 /** Throws `HttpError` for a request that cannot go on. */
 export function prepare(head: RequestHead, client: Connection, via: string): Request {
-  const address = client.peer.slice(0, client.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
+  const address = plainAddress(client.peerHost);
   return {
     head,
     framing: requestFraming(head),
@@ -138,7 +138,8 @@ async function passBack(
 
 function onwardHead({ response }: Reply, onward: Framing, option?: string): Buffer {
   const lines = option === undefined ? [] : ([["Connection", option]] as const);
-  const fields = onwardFields(response.fields, onward).replace([], lines);
+  const ours = withoutEmptyPromise(response.status, response.fields);
+  const fields = onwardFields(ours, onward).replace([], lines);
   return Buffer.from(encodeResponse({ ...response, fields }), "latin1");
 }
 
@@ -155,7 +156,7 @@ async function changeProtocol(
     ["Connection", "upgrade"],
     ["Upgrade", upgrade],
   ] as const;
-  const fields = onwardFields(received, { kind: "none" }).replace([], lines);
+  const fields = onwardFields(withoutEmptyPromise(101, received), { kind: "none" }).replace([], lines);
   cluster.noteRequest(node);
   try {
     await client.write(encodeResponse({ status: 101, reason: "Switching Protocols", fields }));

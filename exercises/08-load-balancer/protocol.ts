@@ -11,8 +11,18 @@ export const BALANCER_PORT = 10_800;
 export const DEMO_NODE_PORTS = [10_801, 10_802, 10_803];
 export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [BALANCER_PORT, ...DEMO_NODE_PORTS] }];
 
+/**
+ * A response's fields without a length that nothing follows: a client that went by it would take the next response for the
+ * body (RFC 9110 §8.6 forbids it in 1xx and 204).
+ */
+export const withoutEmptyPromise = (status: number, fields: Fields): Fields =>
+  status < 200 || status === 204 ? fields.replace(["Content-Length"]) : fields;
+
 /** Who a request comes from, which only we can say: what a client writes here is a forgery, whichever way it spells it. */
-const FORGEABLE = /^(?:forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip)$/i;
+const FORGEABLE = /^(?:forwarded|x[-_]forwarded(?:[-_].*)?|x[-_]real[-_]ip)$/i;
+
+/** An address of IPv4 that came in on a socket of IPv6 (`::ffff:192.0.2.7`) is one of IPv4 to everybody else. */
+export const plainAddress = (host: string): string => host.replace(/^::ffff:(?=\d+\.)/i, "");
 
 /** RFC 7239 §6: an IPv6 address stands in brackets, and what is no token in quotes. */
 export const forwardedElement = (address: string, host: string | undefined) => {

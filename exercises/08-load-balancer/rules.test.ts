@@ -10,7 +10,7 @@ import { ALGORITHMS, type Algorithm, type Candidate, CHOOSE } from "./algorithms
 import { readConfiguration } from "./configuration.ts";
 import { afterCheck, afterRequest, DOWN, type Health, isInDoubt, UP } from "./health.ts";
 import { LatencyHistogram } from "./latency.ts";
-import { forwardedElement, mayRetry, requestForNode, wantedUpgrade } from "./protocol.ts";
+import { forwardedElement, mayRetry, plainAddress, requestForNode, wantedUpgrade } from "./protocol.ts";
 
 const SEED = 8;
 const property = <T>(arbitrary: fc.Arbitrary<T>, holds: (value: T) => void) =>
@@ -251,6 +251,7 @@ describe("the request on its way", () => {
       "x-forwarded-for: 1.1.1.1",
       "X-FORWARDED-PROTO: https",
       "X_Forwarded_For: 1",
+      "X-Forwarded: for=1.1.1.1",
     ];
     const more = ["X-Real-IP: 1.1.1.1", "X-Forwarded-Host: evil", "X-Forwarded-For: 2.2.2.2"];
     assert.deepEqual(lines(["GET / HTTP/1.1", "Host: a", ...forged, "X-Mine: 1", ...more].join("\n")), [
@@ -270,6 +271,15 @@ describe("the request on its way", () => {
     assert.equal(forwardedElement("::1", "a:80"), 'for="[::1]";host="a:80";proto=http');
     assert.equal(forwardedElement("10.0.0.1", undefined), "for=10.0.0.1;proto=http");
     assert.equal(forwardedElement("10.0.0.1", 'a"b'), 'for=10.0.0.1;host="a\\"b";proto=http');
+  });
+
+  test("an address of IPv4 is one, whichever socket it came in on", () => {
+    assert.deepEqual(["::ffff:192.0.2.7", "192.0.2.7", "2001:db8::1", "::ffff:c000:207"].map(plainAddress), [
+      "192.0.2.7",
+      "192.0.2.7",
+      "2001:db8::1",
+      "::ffff:c000:207",
+    ]);
   });
 
   test("an absolute target is said to the node as its own, with its host", () => {
