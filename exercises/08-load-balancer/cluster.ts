@@ -11,6 +11,13 @@ import { afterCheck, afterRequest, type Health, isInDoubt, UP } from "./health.t
 import { LatencyHistogram } from "./latency.ts";
 import { ResponseMemory } from "./response-memory.ts";
 
+/** What we lack ourselves: descriptors, ports, memory. It says nothing of the node, and every node would "fail" with it. */
+const OWN_SHORTAGE = new Set(["EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM"]);
+export function isOwnShortage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return OWN_SHORTAGE.has((error as NodeJS.ErrnoException).code ?? "") || isOwnShortage(error.cause);
+}
+
 /** A state in doubt is looked at again after this share of the interval, so that a node is back within two. */
 const DOUBT = 0.25;
 
@@ -128,14 +135,18 @@ export class Cluster {
     while (!signal.aborted) {
       const problem = await this.#check(node, signal);
       if (signal.aborted) return;
-      this.#become(node, afterCheck(node.health, problem === undefined, this.#policy), problem);
+      if (problem !== "unknown")
+        this.#become(node, afterCheck(node.health, problem === undefined, this.#policy), problem?.reason);
       const pauseMs = this.#policy.healthInterval * 1000 * (isInDoubt(node.health) ? DOUBT : 1);
       await delay(pauseMs, undefined, { signal }).catch(() => {}); // aborted: the loop sees it
     }
   }
 
   /** Asks on a connection of its own, so that it is seen whether new ones are accepted. What is wrong, or `undefined`. */
-  async #check({ host, port, address }: Node, signal: AbortSignal): Promise<string | undefined> {
+  async #check(
+    { host, port, address }: Node,
+    signal: AbortSignal,
+  ): Promise<{ reason: string } | "unknown" | undefined> {
     const { healthPath, healthInterval, timeout } = this.#policy;
     const timeoutMs = Math.min(timeout, healthInterval) * 1000;
     try {
@@ -148,14 +159,14 @@ export class Cluster {
         ]);
         await connection.write(encodeRequest({ method: "GET", target: healthPath, fields }));
         const response = await readResponse(connection, { headMs: timeoutMs });
-        if (response === undefined) return "it closed the connection without an answer";
-        return response.status < 400 ? undefined : `status ${response.status} for ${healthPath}`;
+        if (response === undefined) return { reason: "it closed the connection without an answer" };
+        return response.status < 400 ? undefined : { reason: `status ${response.status} for ${healthPath}` };
       } finally {
         connection.destroy();
       }
     } catch (error) {
       if (!isFailure(error)) throw error;
-      return explain(error);
+      return isOwnShortage(error) ? "unknown" : { reason: explain(error) };
     }
   }
 }

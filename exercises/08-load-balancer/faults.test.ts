@@ -1,15 +1,18 @@
 /** The balancer between bad nodes and bad clients; nodes that die and come back; a configuration that changes. */
 import { strict as assert } from "node:assert";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectSocket, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { UnexpectedEndError } from "../../shared/connection.ts";
 import { readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
 import {
+  needs,
   type Running,
   resetAfter,
   splitAt,
@@ -515,6 +518,31 @@ test("kill -9 of one of two nodes under 64 clients: no request fails, and it is 
   }
   assert.deepEqual(clients.failures, []);
   assert.match(balancer.stderr, /node2 .* is down: .*\nnode2 .* is up\n/);
+});
+
+test("no descriptors left: that is our own trouble, and no node is down for it", {
+  ...needs("prlimit"),
+  timeout: 30_000,
+}, async () => {
+  await using node = await httpNode("node");
+  await using balancer = await startBalancer([node], ["--fail-after", 1]);
+  await using client = await clientOf(balancer);
+  const { pid } = balancer.child;
+  const used = () => readdirSync(`/proc/${pid}/fd`).map(Number);
+  const limit = used().length + 10;
+  execFileSync("prlimit", ["--pid", String(pid), `--nofile=${limit}:${limit}`]);
+  const silent = Array.from({ length: 30 }, () => connectSocket(balancer.port, "127.0.0.1"));
+  for (const socket of silent) socket.on("error", () => {});
+  while (used().filter((fd) => fd < limit).length < limit) await nextTurn();
+  for (let i = 0; i < 3; i++) {
+    await client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert.equal((await readAnswer(client))?.status, 503);
+  }
+  for (const socket of silent) socket.destroy();
+  await client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  while ((await readAnswer(client))?.status !== 200) await client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+  const [status] = await statusOf(balancer);
+  assert.deepEqual([status?.state, status?.failures], ["up", 0]);
 });
 
 describe("SIGHUP", () => {

@@ -12,7 +12,7 @@ import {
   tunnel,
 } from "../../shared/http-relay.ts";
 import { currentDate, REASONS, statusPage } from "../../shared/http-serving.ts";
-import type { Cluster, Node } from "./cluster.ts";
+import { type Cluster, isOwnShortage, type Node } from "./cluster.ts";
 import { ask, type Exchange, NodeFailure, type Request } from "./exchange.ts";
 import { mayRetry, plainAddress, requestForNode, wantedUpgrade, withoutEmptyPromise } from "./protocol.ts";
 import type { Reply } from "./response-memory.ts";
@@ -62,9 +62,10 @@ export async function forward(client: Connection, request: Request, balancer: Ba
     } catch (error) {
       if (!(error instanceof NodeFailure)) throw error;
       failure = error;
-      cluster.noteRequest(node, explain(error.cause));
+      const isOurs = isOwnShortage(error.cause);
+      if (!isOurs) cluster.noteRequest(node, explain(error.cause));
       debug(`${request.head.method} ${request.head.target}: ${node.name}: ${explain(error.cause)}`);
-      if (!mayTryAnother(request, held, failure)) break;
+      if (isOurs || !mayTryAnother(request, held, failure)) break;
     } finally {
       node.active--;
     }
