@@ -477,6 +477,11 @@ describe("the program", () => {
     assert.deepEqual((await statusOf(balancer)).length, 2);
   });
 
+  test("the status page stays on this machine, wherever clients are served", async () => {
+    await using balancer = await startBalancer([{ port: 1 }], ["--host", "0.0.0.0"]);
+    assert.match(balancer.urls.join(" "), /^tcp:\/\/0\.0\.0\.0:\d+ tcp:\/\/127\.0\.0\.1:\d+$/);
+  });
+
   test("a name from the file cannot break the page", async () => {
     const file = join(folder, "names.ini");
     writeFileSync(file, "[<b>&]\nhost = 127.0.0.1\nport = 1\n");

@@ -1,6 +1,6 @@
 /** An HTTP/1.1 load balancer (RFC 9110, RFC 9112) on plain sockets. */
 import { randomBytes } from "node:crypto";
-import { integer, optional, port, type SettingsValue, setting } from "../../shared/config.ts";
+import { host, integer, optional, port, type SettingsValue, setting } from "../../shared/config.ts";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain, UsageError } from "../../shared/errors.ts";
 import { HttpError, requestReader } from "../../shared/http.ts";
@@ -85,12 +85,14 @@ await program({
     config: configFile("config/load-balancer.ini"),
     ...POLICY_OPTIONS,
     statusPort: optional(port, "port of the status page (0 = any free one); else there is none"),
+    statusHost: setting(host, "address of the status page, which tells where the nodes are", "127.0.0.1"),
     headerTimeout: setting(seconds, "seconds that a request's head may take to arrive", 10),
     keepAliveTimeout: setting(seconds, "seconds that a client may be idle between two requests", 65),
     maxConnections: setting(integer(1), "clients at once", 10_000),
   },
   async run(settings, { signal, log, debug, ready }) {
-    const { host, port, config, statusPort, headerTimeout, keepAliveTimeout, maxConnections } = settings;
+    const { host, port, config, statusPort, statusHost, headerTimeout, keepAliveTimeout, maxConnections } =
+      settings;
     const cluster = new Cluster(readConfiguration(config, settings), { signal, log });
     using _ = cluster.pool;
     reloadOnHangup(cluster, config, settings, log);
@@ -101,7 +103,7 @@ await program({
     );
     ready(server.url);
     if (statusPort !== undefined) {
-      const options = { host, port: statusPort, signal, log, timeoutMs: STATUS_TIMEOUT_MS };
+      const options = { host: statusHost, port: statusPort, signal, log, timeoutMs: STATUS_TIMEOUT_MS };
       const status = await serve(options, (client) => statusSession(client, cluster));
       ready(status.url);
     }

@@ -95,6 +95,10 @@ async function converse(
 ): Promise<Exchange> {
   const begin = performance.now();
   const upload = held === undefined ? sendBody(connection, client, request) : undefined;
+  let isOver = false;
+  // Nobody waits any more: the node need not go on. (A FIN may be a half-close only: it does not tell.)
+  if (held !== undefined && client.unreadBytes === 0)
+    client.more(0).catch(() => isOver || connection.destroy());
   try {
     if (held !== undefined) await connection.write(held);
     if (held !== undefined && connection.unreadBytes === 0) await connection.more();
@@ -105,7 +109,10 @@ async function converse(
   } catch (error) {
     if (upload?.problem !== undefined) throw upload.problem; // then the rest followed from it
     if (!isFailure(error) || error instanceof ClientError) throw error;
+    if (client.closed) throw new ClientError("it left before it was answered");
     throw new NodeFailure(error instanceof TimeoutError ? 504 : 502, true, error);
+  } finally {
+    isOver = true;
   }
 }
 

@@ -449,6 +449,21 @@ test("a client whose body breaks off while the node already answers: not the nod
   }
 });
 
+test("a client that resets while the node is at work: the node's connection is closed at once, nobody failed", async () => {
+  const gone: Promise<unknown>[] = [];
+  await using slow = await scriptedNode((socket) => void gone.push(once(socket, "end")));
+  await using balancer = await startBalancer([slow], ["--fail-after", 1]);
+  for (let i = 0; i < 2; i++) {
+    const client = connectSocket(balancer.port, "127.0.0.1").on("error", () => {});
+    client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    while (gone.length <= i) await nextTurn();
+    client.resetAndDestroy();
+    await within(gone[i] as Promise<unknown>, "the end of the node's connection");
+  }
+  const [status] = await untilStatus(balancer, "nothing to do", (nodes) => nodes[0]?.active === 0);
+  assert.deepEqual([status?.state, status?.failures, status?.total], ["up", 0, 2]);
+});
+
 /** Clients that ask without a pause until told to stop; every answer that is not 200 and whole is a failure. */
 function load({ port }: { port: number }, clients: number) {
   const failures: string[] = [];
