@@ -98,7 +98,8 @@ function invite(chat: Chat, user: User, [nick = "", name = ""]: readonly string[
   if (channel.inviteOnly && !isOperator(channel, user))
     return reply(chat, user, "ERR_CHANOPRIVSNEEDED", [channel.name]);
   if (channel.members.has(other)) return reply(chat, user, "ERR_USERONCHANNEL", [other.nick, channel.name]);
-  channel.invited.add(other);
+  // From anybody else it is only a message: a ban, a limit or a later +i is for operators to lift.
+  if (isOperator(channel, user)) channel.invited.add(other);
   reply(chat, user, "RPL_INVITING", [other.nick, channel.name]);
   other.link.send(formatLine(sourceOf(user), "INVITE", other.nick, channel.name));
   if (other.away !== undefined) reply(chat, user, "RPL_AWAY", [other.nick], other.away);

@@ -341,6 +341,19 @@ describe("channels", () => {
     assert.equal(codes("bob", "JOIN #a x")[0], `ana :${source("bob")}`);
   });
 
+  test("an invitation of one who is no operator is a message, and opens nothing", () => {
+    const { say, codes } = room(["ana", "bob", "eva"]);
+    say("ana", "JOIN #a", "MODE #a +b eva");
+    say("bob", "JOIN #a");
+    assert.deepEqual(say("bob", "INVITE eva #a"), [
+      "bob< :s 341 bob eva #a",
+      `eva< :${source("bob")} INVITE eva #a`,
+    ]);
+    assert.equal(codes("eva", "JOIN #a")[0], "eva 474");
+    say("ana", "MODE #a -b+i eva");
+    assert.equal(codes("eva", "JOIN #a")[0], "eva 473");
+  });
+
   test("LIST and NAMES; invisible ones are seen by members only", () => {
     const { say } = room(["ana", "bob", "out"]);
     say("ana", "JOIN #a,#b", "TOPIC #a :here");
