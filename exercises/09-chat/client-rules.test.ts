@@ -72,13 +72,17 @@ describe(`offers of calls (seed ${SEED})`, () => {
       "::",
       "ff02::1",
       "::ffff:127.0.0.1",
+      "0::0",
+      "0:0:0:0:0:ffff:7f00:1",
+      "::127.0.0.1",
     ])
       assert.ok(refused(host, 40_000), host);
-    for (const host of ["127.0.0.1", "127.8.9.10", "::1"]) {
+    for (const host of ["127.0.0.1", "127.8.9.10", "::1", "0::1", "0:0:0:0:0:0:0:1", "::1%lo"]) {
       assert.equal(refused(host, 40_000), undefined, `${host} on one machine`);
       assert.match(refused(host, 40_000, afar) ?? "", /this machine itself/);
     }
-    assert.equal(refused("198.51.100.7", 40_000, afar), undefined);
+    for (const host of ["198.51.100.7", "2001:db8::1", "fe80::1%eth0", "2001::2:1"])
+      assert.equal(refused(host, 40_000, afar), undefined, host);
   });
 });
 

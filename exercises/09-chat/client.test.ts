@@ -208,6 +208,21 @@ describe("calls", { concurrency: 4 }, () => {
     trap.close();
   });
 
+  test("over IPv6: the address of the offer is where the server sees the caller", async (t) => {
+    const probe = createServer();
+    const hasIPv6 = await new Promise((resolve) => {
+      probe.once("error", () => resolve(false)).listen(0, "::1", () => probe.close(() => resolve(true)));
+    });
+    if (!hasIPv6) return t.skip("this machine has no IPv6");
+    await using own = await start(`${HERE}/server.ts`, ["--host", "::1", "--port", 0]);
+    await using ana = await user("ana6", own.port, "--host", "::1");
+    await using bob = await user("bob6", own.port, "--host", "::1");
+    ana.type("/call bob6");
+    await bob.output(/^-- ana6 calls: \/accept ana6 connects you to \[::1\]:\d+; or/m);
+    bob.type("/accept ana6");
+    await ana.output(/^-- the call with bob6 is open/m);
+  });
+
   test("an offer in a channel or a NOTICE is none; of many offers the last twenty are remembered", async () => {
     let connections = 0;
     const trap = createServer((socket) => {

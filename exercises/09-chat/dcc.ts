@@ -6,7 +6,7 @@
  *
  * says: call me back at 127.0.0.1 (as one number), port 40123. Then lines that end in LF go both ways.
  */
-import { isIP, isIPv4, isIPv6 } from "node:net";
+import { isIP, isIPv4, isIPv6, SocketAddress } from "node:net";
 
 /** A line of a call, with its end. */
 export const MAX_CALL_LINE_BYTES = 4096;
@@ -46,6 +46,12 @@ export function parseOffer(text: string): Offer | null | undefined {
 const dotted = (address: number) =>
   address > 0xffffffff ? "" : [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join(".");
 
+/** The one spelling of an address, without its zone: IPv6 has many (RFC 5952), and `0::1` is this machine as `::1` is. */
+export function canonical(host: string): string {
+  if (!isIPv6(host)) return host;
+  return new SocketAddress({ address: host.replace(/%.*/, ""), family: "ipv6" }).address;
+}
+
 /** Above 1023, and yet no place where a caller would wait. */
 const SERVICES: readonly (readonly [first: number, last?: number])[] = [
   [1080], // SOCKS
@@ -74,9 +80,9 @@ const isService = (port: number) => SERVICES.some(([first, last = first]) => por
 
 const isLoopback = (host: string) => host === "::1" || (isIPv4(host) && host.startsWith("127."));
 
-/** No single machine: unspecified, multicast, broadcast. */
+/** No single machine: unspecified, multicast, broadcast; and IPv4 in disguise (`::ffff:127.0.0.1`, `::127.0.0.1`). */
 function isNobody(host: string): boolean {
-  if (isIPv6(host)) return /^(?:::|ff[0-9a-f]{2}:.*|::ffff:.*)$/i.test(host);
+  if (isIPv6(host)) return /^(?:::|ff[0-9a-f]{2}:.*|::(?:ffff:.*)?[\d.]+\.\d+)$/i.test(host);
   const first = Number(host.split(".")[0]);
   return first === 0 || first >= 224;
 }
@@ -85,11 +91,12 @@ function isNobody(host: string): boolean {
  * Why nobody should be called there, or undefined. An offer makes the one who accepts it connect to any address and
  * port that the other likes, with a text of which the other has a say: that is how one attacks a third.
  */
-export function whyRefused({ host, port }: Offer, server: Offer): string | undefined {
+export function whyRefused(offer: Offer, server: Offer): string | undefined {
+  const [host, port] = [canonical(offer.host), offer.port];
   if (port === 0) return "it names no port (a passive call)";
   if (port < 1024) return `port ${port} is a privileged one`;
   if (isService(port) || port === server.port) return `port ${port} is one of another service`;
   if (isNobody(host)) return `${host} is no address of one machine`;
-  if (isLoopback(host) && !isLoopback(server.host)) return `${host} is this machine itself`;
+  if (isLoopback(host) && !isLoopback(canonical(server.host))) return `${host} is this machine itself`;
   return undefined;
 }
