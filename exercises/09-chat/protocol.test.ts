@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { bucket } from "./flood.ts";
-import { lineReader, TOO_LONG } from "./line-reader.ts";
+import { DROPPED, lineReader, TOO_LONG } from "./line-reader.ts";
 import { formatModes, parseModes } from "./modes.ts";
 import { NUMERICS } from "./numerics.ts";
 import {
@@ -209,8 +209,9 @@ describe("modes", () => {
   });
 });
 
-/** What a reader makes of chunks. */
-function read(chunks: readonly string[]): (string | symbol)[] {
+/** What a reader makes of chunks, but for what it drops. */
+const read = (chunks: readonly string[]) => readAll(chunks).filter((line) => line !== DROPPED);
+function readAll(chunks: readonly string[]): (string | symbol)[] {
   let pending = Buffer.alloc(0);
   const source = {
     get unreadBytes() {
@@ -247,6 +248,13 @@ describe("the line reader", () => {
     assert.deepEqual(read([`${line(5000)}\na\n${line(600)}\nb\n`]), [TOO_LONG, "a", TOO_LONG, "b"]);
     assert.deepEqual(read([line(700), line(700), "\nb\n"]), [TOO_LONG, "b"]);
     assert.deepEqual(read([`${line(512)}`, "\n", "b\n"]), [TOO_LONG, "b"]);
+  });
+
+  test("what is no line is counted by the line's worth; the LF of a CRLF is not", () => {
+    const dropped = (text: string) => readAll([text]).filter((line) => line === DROPPED).length;
+    assert.equal(dropped("x".repeat(5 * MAX_LINE_BYTES)), 4, "and one that is TOO_LONG");
+    assert.equal(dropped("\n".repeat(5 * MAX_LINE_BYTES)), 5);
+    assert.equal(dropped("x\r\n".repeat(2 * MAX_LINE_BYTES)), 0);
   });
 
   test("the same, however the bytes are cut", () => {

@@ -164,6 +164,15 @@ describe("limits", { concurrency: 4 }, () => {
     assert.ok(heard.length < 15, `${heard.length} lines came through`);
   });
 
+  test("so is one who sends what is no line: bytes without an end, or ends alone", async () => {
+    await using strict = await start(SERVER, ["--port", 0]);
+    for (const bytes of ["x", "\n"]) {
+      await using ana = await ScriptedClient.as("ana", strict.port);
+      await ana.connection.write(Buffer.alloc(60_000, bytes));
+      assert.equal((await ana.rest()).at(-1), "ERROR :Closing Link: 127.0.0.1 (Excess Flood)");
+    }
+  });
+
   test("silence: a PING, and without an answer the end; one that answers stays", async () => {
     await using strict = await start(SERVER, ["--port", 0, "--ping-interval", "0.7"]);
     await using dead = await ScriptedClient.as("dead", strict.port);

@@ -3,7 +3,7 @@ import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { runLine } from "./commands.ts";
 import { bucket, type FloodLimits } from "./flood.ts";
-import { lineReader, TOO_LONG } from "./line-reader.ts";
+import { DROPPED, lineReader, TOO_LONG } from "./line-reader.ts";
 import { formatLine, MAX_LINE_BYTES } from "./protocol.ts";
 import { SendQueue, type Turn } from "./send-queue.ts";
 import { type Chat, connectUser, quit, reply, type User } from "./state.ts";
@@ -71,7 +71,7 @@ async function converse(
     if (line !== undefined) {
       allowance.take(nowMs);
       if (line === TOO_LONG) reply(chat, user, "ERR_INPUTTOOLONG");
-      else runLine(chat, user, line);
+      else if (line !== DROPPED) runLine(chat, user, line);
       continue;
     }
     const isFlooding = heldBackMs > 0 && connection.unreadBytes > 0;
