@@ -3,7 +3,15 @@ import { type Connection, formatAddress, TimeoutError } from "../../shared/conne
 import { explain, isFailure } from "../../shared/errors.ts";
 import { connect } from "../../shared/tcp.ts";
 import { type Ringing, ring } from "./call.ts";
-import { canonical, formatOffer, MAX_CALL_LINE_BYTES, type Offer, parseOffer, REJECTION, whyRefused } from "./dcc.ts";
+import {
+  canonical,
+  formatOffer,
+  MAX_CALL_LINE_BYTES,
+  type Offer,
+  parseOffer,
+  REJECTION,
+  whyRefused,
+} from "./dcc.ts";
 import { formatSaid, fromWire } from "./display.ts";
 import { fold } from "./protocol.ts";
 
@@ -111,7 +119,10 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       if (offer === null || reason !== undefined) return note(`refused a call of ${nick}: ${reason}`);
       offers.set(fold(nick), offer);
       if (offers.size > MAX_OFFERS) offers.delete(offers.keys().next().value ?? "");
-      const known = canonical(offer.host) === canonical(host) ? "" : `, which is NOT where the server sees them (${host})`;
+      const known =
+        canonical(offer.host) === canonical(host)
+          ? ""
+          : `, which is NOT where the server sees them (${host})`;
       const where = formatAddress(offer.host, offer.port);
       note(`${nick} calls: /accept ${nick} connects you to ${where}${known}; or /decline ${nick}`);
     },

@@ -2,7 +2,16 @@
 import { type Channel, isOperator } from "./channel.ts";
 import type { Command } from "./commands.ts";
 import { formatModes, type ModeChange, parseModes, USER_MODES } from "./modes.ts";
-import { completeMask, fold, formatLine, isChannelLike, isKey, LIMITS, shown } from "./protocol.ts";
+import {
+  completeMask,
+  fold,
+  formatLine,
+  isChannelLike,
+  isKey,
+  LIMITS,
+  MAX_LINE_BYTES,
+  shown,
+} from "./protocol.ts";
 import {
   type Chat,
   findChannel,
@@ -40,9 +49,11 @@ function changeChannel(chat: Chat, user: User, channel: Channel, changes: readon
   const done: ModeChange[] = [];
   let withParameter = 0;
   let refused = false;
+  let isShown = false;
   for (const change of changes) {
     if (change.letter === "b" && !change.parameter) {
-      showBans(chat, user, channel); // anybody may look
+      if (!isShown) showBans(chat, user, channel); // anybody may look, once: a line has room for 500 b's
+      isShown = true;
       continue;
     }
     if (!isAllowed) {
@@ -54,8 +65,20 @@ function changeChannel(chat: Chat, user: User, channel: Channel, changes: readon
     const effect = applyChange(chat, user, channel, change);
     if (effect !== undefined) done.push(effect);
   }
-  if (done.length > 0)
-    tellChannel(channel, formatLine(sourceOf(user), "MODE", channel.name, ...formatModes(done)));
+  tellChanges(user, channel, done);
+}
+
+/** In two lines where one has no room: a mask that is cut would be another one. */
+function tellChanges(user: User, channel: Channel, done: readonly ModeChange[]): void {
+  if (done.length === 0) return;
+  const source = sourceOf(user);
+  const modes = formatModes(done);
+  const sizeBytes = `:${source} MODE ${channel.name} ${modes.join(" ")}\r\n`.length;
+  if (sizeBytes > MAX_LINE_BYTES && done.length > 1) {
+    const half = Math.ceil(done.length / 2);
+    tellChanges(user, channel, done.slice(0, half));
+    tellChanges(user, channel, done.slice(half));
+  } else tellChannel(channel, formatLine(source, "MODE", channel.name, ...modes));
 }
 
 /** Does it and says what was done, which is nothing where it was so already or cannot be. */

@@ -468,6 +468,25 @@ describe("modes", () => {
     assert.ok(!say("ana", "MODE #a b").some((line) => line.includes("*!*@* ")), "an empty mask is none");
   });
 
+  test("the list of bans is shown once, however often a line asks for it", () => {
+    const { codes } = trio();
+    codes("ana", "MODE #a +bb x y");
+    assert.deepEqual(codes("bob", `MODE #a ${"b".repeat(400)}`), ["bob 367", "bob 367", "bob 368"]);
+  });
+
+  test("changes that one line has no room for are told in two, none of them cut", () => {
+    const { say } = trio();
+    const masks = ["a", "b", "c", "d"].map((letter) => letter.repeat(121));
+    const heard = say("ana", `MODE #a +bbbb ${masks.join(" ")}`).filter((line) => line.startsWith("bob"));
+    assert.equal(`MODE #a +bbbb ${masks.join(" ")}\r\n`.length <= MAX_LINE_BYTES, true);
+    assert.deepEqual(
+      heard,
+      [masks.slice(0, 2), masks.slice(2)].map(
+        (two) => `bob< :${source("ana")} MODE #a +bb ${two.map((mask) => `${mask}!*@*`).join(" ")}`,
+      ),
+    );
+  });
+
   test("limits of one MODE and of the list", () => {
     const { say } = trio();
     assert.equal(
