@@ -2,7 +2,7 @@
 import { type Channel, createChannel, isOperator, isVisible, prefixOf, whyNotJoin } from "./channel.ts";
 import type { Command } from "./commands.ts";
 import { MODE } from "./mode-command.ts";
-import { fold, formatLine, isChannel, LIMITS, listOf, shown } from "./protocol.ts";
+import { fold, formatLine, isChannel, LIMITS, listOf, namesOf, shown } from "./protocol.ts";
 import {
   type Chat,
   findChannel,
@@ -109,7 +109,7 @@ function list(chat: Chat, user: User, [wanted]: readonly string[]): void {
   const channels =
     wanted === undefined
       ? [...chat.channels.values()]
-      : listOf(wanted).flatMap((name) => findChannel(chat, name) ?? []);
+      : namesOf(wanted).flatMap((name) => findChannel(chat, name) ?? []);
   reply(chat, user, "RPL_LISTSTART", ["Channel"]);
   for (const channel of channels) {
     const size = [...channel.members.keys()].filter((member) => isVisible(channel, member, user)).length;
@@ -141,7 +141,7 @@ export const CHANNEL_COMMANDS: Record<string, Command> = {
   NAMES: {
     run(chat, user, [channels]) {
       if (channels === undefined) return reply(chat, user, "RPL_ENDOFNAMES", ["*"]);
-      for (const name of listOf(channels)) {
+      for (const name of namesOf(channels)) {
         const channel = findChannel(chat, name);
         if (channel === undefined) reply(chat, user, "RPL_ENDOFNAMES", [shown(name)]);
         else names(chat, user, channel);

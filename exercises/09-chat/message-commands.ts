@@ -2,7 +2,7 @@
 import { maySpeak } from "./channel.ts";
 import type { Command } from "./commands.ts";
 import type { Numeric } from "./numerics.ts";
-import { formatLine, isChannelLike, LIMITS, listOf, shown } from "./protocol.ts";
+import { formatLine, isChannelLike, LIMITS, namesOf, shown } from "./protocol.ts";
 import { type Chat, findChannel, findUser, reply, sourceOf, tellChannel, type User } from "./state.ts";
 
 /** Passes a text on. Nobody ever hears why a NOTICE did not arrive: two programs could answer each other for ever. */
@@ -11,7 +11,7 @@ function say(chat: Chat, user: User, command: "PRIVMSG" | "NOTICE", params: read
     if (command === "PRIVMSG") reply(chat, user, numeric, params, text);
   };
   const [list, text = ""] = params;
-  const targets = listOf(list);
+  const targets = namesOf(list); // who is named twice hears it once
   if (targets.length === 0) return refuse("ERR_NORECIPIENT", [], `No recipient given (${command})`);
   if (text === "") return refuse("ERR_NOTEXTTOSEND");
   if (targets.length > LIMITS.targets) return refuse("ERR_TOOMANYTARGETS", [shown(list ?? "")]);

@@ -51,6 +51,9 @@ describe(`lines (seed ${SEED})`, () => {
     for (const [line, message] of cases) assert.deepEqual(parseLine(line), message, line);
     for (const line of ["", "   ", ":only", ":source ", "12", "1234 a", "\u00e9 a", "@tags"])
       assert.equal(parseLine(line), undefined, JSON.stringify(line));
+    const blanks = " ".repeat(200_000);
+    assert.equal(parseLine(`@a${blanks}!`), undefined, "at once: in quadratic time it would be minutes");
+    assert.equal(parseLine(`@a${blanks}:s${blanks}X`)?.command, "X");
     const many = Array.from({ length: 20 }, (_, i) => `p${i}`);
     const { params = [] } = parseLine(`X ${many.join(" ")}`) ?? {};
     assert.deepEqual(

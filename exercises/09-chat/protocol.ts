@@ -48,7 +48,7 @@ export interface Message {
 /** A line without its end, or undefined where it has no command. Tags, which nobody was offered, are skipped. */
 export function parseLine(line: string): Message | undefined {
   const [, source = "", command, rest = ""] =
-    /^(?:@[^ ]* +)? *(?::([^ ]*) +)?([A-Za-z]+|\d{3})(?: (.*))?$/s.exec(line) ?? [];
+    /^(?:@[^ ]* )? *(?::([^ ]*) +)?([A-Za-z]+|\d{3})(?: (.*))?$/s.exec(line) ?? [];
   if (command === undefined) return undefined;
   return { source, command: command.toUpperCase(), params: parseParams(rest) };
 }
@@ -145,6 +145,12 @@ export function matchesMask(mask: string, text: string): boolean {
 
 /** The parts of a list, `#a,#b`. */
 export const listOf = (param = "") => param.split(",").filter((part) => part !== "");
+/** Each of them once, as it is first written. */
+export function namesOf(param = ""): string[] {
+  const names = new Map<string, string>();
+  for (const name of listOf(param)) if (!names.has(fold(name))) names.set(fold(name), name);
+  return [...names.values()];
+}
 
 /** What somebody said, as the middle of a line: in one piece and not too long. */
 export const shown = (param: string) => param.replace(/^:+| /g, "_").slice(0, 50) || "*";

@@ -188,6 +188,7 @@ describe("messages", () => {
       say("a", "PRIVMSG b,c,d,e :x").map((line) => line[0]),
       ["b", "c", "d", "e"],
     );
+    assert.deepEqual(say("a", "PRIVMSG b,B,b,b,b :x"), [`b< :${source("a")} PRIVMSG b x`], "once each");
     assert.deepEqual(say("a", "PRIVMSG b,c,d,e,a :x"), ["a< :s 407 a b,c,d,e,a :Too many targets"]);
   });
 
@@ -352,6 +353,13 @@ describe("channels", () => {
     assert.equal(codes("eva", "JOIN #a")[0], "eva 474");
     say("ana", "MODE #a -b+i eva");
     assert.equal(codes("eva", "JOIN #a")[0], "eva 473");
+  });
+
+  test("LIST and NAMES answer once about a channel, however often it is named", () => {
+    const { say, codes } = room(["ana"]);
+    say("ana", "JOIN #a");
+    assert.deepEqual(codes("ana", "NAMES #a,#A,#a,#none,#none"), ["ana 353", "ana 366", "ana 366"]);
+    assert.deepEqual(codes("ana", "LIST #a,#A,#a"), ["ana 321", "ana 322", "ana 323"]);
   });
 
   test("LIST and NAMES; invisible ones are seen by members only", () => {
