@@ -117,6 +117,27 @@ describe("between pipes", { concurrency: 4 }, () => {
     );
   });
 
+  test("a server that sends what no line may hold gets an answer, and the client goes on", async () => {
+    let heard = "";
+    let resolve = () => {};
+    const answered = new Promise<void>((settle) => {
+      resolve = settle;
+    });
+    await using evil = createServer((socket) => {
+      socket.on("data", (chunk) => {
+        heard += chunk.toString("latin1");
+        if (heard.endsWith("PONG bc\r\n")) resolve();
+      });
+      socket.on("error", () => {});
+      socket.write(":s 001 me :Welcome\r\nPING :a\rQUIT\r\nPING :b\0c\r\n:x!y@z PRIVMSG me :hi\r\n");
+    }).listen(0, "127.0.0.1");
+    await once(evil, "listening");
+    await using me = await user("me", (evil.address() as AddressInfo).port);
+    await me.output(/^\[x\] <x> hi$/m);
+    await within(answered, "the answers");
+    assert.match(heard, /PONG aQUIT\r\nPONG bc\r\n$/);
+  });
+
   test("Ctrl-C says goodbye", async () => {
     await using ana = await user("leaver");
     await using bob = await ScriptedClient.as("stayer", server.port);

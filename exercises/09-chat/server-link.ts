@@ -45,7 +45,8 @@ export function serverLink(connection: Connection) {
     async next(): Promise<Message | undefined> {
       for (;;) {
         const line = await nextLine();
-        const message = line === undefined ? undefined : parseLine(line);
+        // What no line may hold, a server that means harm may send all the same: a PONG has to repeat it.
+        const message = line === undefined ? undefined : parseLine(line.replace(/[\r\0]/g, ""));
         if (line === undefined) return undefined;
         if (message === undefined) continue;
         if (message.command !== "PING") return message;
