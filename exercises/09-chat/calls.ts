@@ -80,6 +80,13 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
     }
   }
 
+  /** Who has offered no longer waits, and one day a `/call` to the same nick would lead to whoever has that port then. */
+  function lapse(nick: string, offer: Offer): void {
+    if (offers.get(fold(nick)) !== offer) return;
+    offers.delete(fold(nick));
+    note(`the call of ${nick} was not taken`);
+  }
+
   function begin(nick: string, connection: Connection): void {
     connection.timeoutMs = STALL_MS;
     open.get(fold(nick))?.stopReading(); // an earlier call with the same ends with this one
@@ -118,6 +125,7 @@ export function createCalls({ server, localHost, callPort, ringMs, tell, print }
       const reason = offer === null ? "it cannot be understood" : whyRefused(offer, server);
       if (offer === null || reason !== undefined) return note(`refused a call of ${nick}: ${reason}`);
       offers.set(fold(nick), offer);
+      setTimeout(() => lapse(nick, offer), ringMs).unref();
       if (offers.size > MAX_OFFERS) offers.delete(offers.keys().next().value ?? "");
       const known =
         canonical(offer.host) === canonical(host)

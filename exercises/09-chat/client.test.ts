@@ -229,6 +229,15 @@ describe("calls", { concurrency: 4 }, () => {
     trap.close();
   });
 
+  test("an offer that is not taken lapses: a later call is an offer of one's own", async () => {
+    await using bob = await user("slow", server.port, "--ring-timeout", 1);
+    await using eve = await ScriptedClient.as("early", server.port);
+    await eve.send("PRIVMSG slow :\x01DCC CHAT chat 2130706433 40000\x01");
+    await bob.output(/^-- the call of early was not taken$/m);
+    bob.type("/accept early", "/call early");
+    await bob.output(/^-- early is not calling\n-- calling early; waiting on/m);
+  });
+
   test("over IPv6: the address of the offer is where the server sees the caller", async (t) => {
     const probe = createServer();
     const hasIPv6 = await new Promise((resolve) => {
