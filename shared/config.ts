@@ -90,6 +90,9 @@ export function oneOf<const T extends string>(...choices: readonly T[]): Parse<T
   };
 }
 
+/** What stands before the @ of a URL is not repeated: errors end up in logs. */
+const withoutPassword = (text: string) => text.replace(/\/\/[^/@]*@/, "//…@");
+
 /** Parses the texts found for one setting; `where` begins the complaint, about one of the texts or (undefined) about none. */
 export function readSetting<T>(
   setting: Setting<T>,
@@ -101,7 +104,7 @@ export function readSetting<T>(
       return setting.parse(text);
     } catch (error) {
       if (error instanceof Failure)
-        throw new UsageError(`${where(text)} ${JSON.stringify(text)} ${error.message}`);
+        throw new UsageError(`${where(text)} ${JSON.stringify(withoutPassword(text))} ${error.message}`);
       throw error;
     }
   });

@@ -440,6 +440,12 @@ test("a second SIGINT ends it at once, with 130", async () => {
   }
 });
 
+test("an error line repeats neither a URL's password nor what a terminal would obey", async () => {
+  const { code, stderr } = await scratch("--port", "http://user:secret@ho\u001b[2J\u009b st/");
+  assert.equal(code, 2);
+  assert.match(stderr, /^error: --port "http:\/\/…@ho\\u001b\[2J\? st\/" is not a port.*\n$/);
+});
+
 test("with ownInterrupt SIGINT is the program's own affair, SIGTERM is not", async () => {
   const script = inFolder(
     "own-interrupt.mts",

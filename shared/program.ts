@@ -73,7 +73,8 @@ const COMMON = { verbose: flag("say more on stderr, and show stack traces") };
 export async function program<S extends Settings>(spec: ProgramSpec<S>): Promise<never> {
   const stop = new AbortController();
   let verbose = process.argv.includes("--verbose"); // until the arguments are understood
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
+  // What a peer or a file said may be in it: nothing of that moves a terminal's cursor.
+  const log = (line: string) => void process.stderr.write(`${line.replace(/[^\P{Cc}\t\n]/gu, "?")}\n`);
   process.stderr.on("error", () => {}); // nobody reads the commentary: that must not end a server
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(); // a reader that has seen enough (`| head`) is no failure
