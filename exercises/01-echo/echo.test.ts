@@ -680,6 +680,21 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
     assert.match(repeating.stderr, /\n1 of 1 came back: min .* ms\n$/);
   });
 
+  test(
+    "on a terminal it shows how far it is, unless the echo itself goes there",
+    needs("script"),
+    async () => {
+      await using server = await start(`${FOLDER}/tcp-server.ts`, ["--port", 0]);
+      const client = `${process.execPath} --import tsx ${FOLDER}/tcp-client.ts --port ${server.port} > /dev/null`;
+      await using shown = new Running("script", ["-qec", client, "/dev/null"], {});
+      shown.child.stdin?.write("hello\n");
+      await shown.output(/\r0\.0 MiB are back/);
+      shown.child.stdin?.write("\u0004"); // the terminal's end of input
+      assert.equal((await within(shown.exited, "its end")).code, 0);
+      assert.match(shown.stdout, /\r0\.0 MiB are back\r?\n$/);
+    },
+  );
+
   test("nobody there, and bad usage", async () => {
     const cases: [(string | number)[], number, RegExp][] = [
       [["--data", "x"], 1, /^error: cannot connect to 127.0.0.1:1: connection refused \(ECONNREFUSED\)/],

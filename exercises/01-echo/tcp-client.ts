@@ -27,6 +27,8 @@ async function stream(
 ): Promise<void> {
   const flight = inFlight(MAX_IN_FLIGHT_BYTES);
   const progress = new EventEmitter();
+  let backBytes = 0;
+  const line = progressLine(() => `${(backBytes / 2 ** 20).toFixed(1)} MiB are back`);
   const { timeoutMs } = connection;
   connection.timeoutMs = 0; // for writes, which may wait because nobody reads our stdout
   let ended = false;
@@ -61,6 +63,7 @@ async function stream(
     for (let bytes = await nextBytes(); bytes !== undefined; bytes = await nextBytes()) {
       await print(bytes);
       flight.returned(bytes);
+      backBytes += bytes.length;
       progress.emit("returned");
     }
     flight.finished();
@@ -68,7 +71,27 @@ async function stream(
   }
 
   // The signal has to be in it, as nothing else ends the wait for a user who types.
-  await Promise.race([Promise.all([send(), receive()]), once(signal, "abort")]);
+  try {
+    await Promise.race([Promise.all([send(), receive()]), once(signal, "abort")]);
+  } finally {
+    line.end();
+  }
+}
+
+/** A line on the terminal that is written anew twice a second, unless what comes back is written there itself. */
+function progressLine(text: () => string): { end: () => void } {
+  if (!process.stderr.isTTY || process.stdout.isTTY) return { end: () => {} };
+  let isShown = false;
+  const timer = setInterval(() => {
+    isShown = true;
+    process.stderr.write(`\r${text()}`);
+  }, 500);
+  return {
+    end() {
+      clearInterval(timer);
+      if (isShown) process.stderr.write(`\r${text()}\n`);
+    },
+  };
 }
 
 async function pingPong(connection: Connection, message: Buffer, options: RepeatOptions): Promise<void> {
