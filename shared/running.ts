@@ -1,6 +1,52 @@
 /** A program as a child process, started as a user would: for tests, demos and benches. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { join } from "node:path";
+import { once } from "node:events";
+import { accessSync, constants, readFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { delimiter, join } from "node:path";
+
+/** Is there such a program? */
+export function isInstalled(tool: string): boolean {
+  const folders = (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin", "/sbin");
+  return folders.some((folder) => isExecutable(join(folder, tool)));
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A port that nobody has at the moment, for a program that cannot choose one itself. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** What to put in front of a command so that it has a core for itself, where that can be had. */
+export const pinned = (core: number): string[] =>
+  isInstalled("taskset") ? ["taskset", "-c", String(core)] : [];
+
+/** Processor time that a process and its children have taken, in milliseconds; not a number where Linux's /proc is missing. */
+export function cpuTimeMs(pid: number | undefined): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+      .replace(/^.*\) /s, "")
+      .split(" ");
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").match(/\d+/g) ?? [];
+    const ownMs = (Number(stat[11]) + Number(stat[12])) * 10; // ticks of 1/100 s
+    return children.reduce((sum, child) => sum + cpuTimeMs(Number(child)), ownMs);
+  } catch {
+    return Number.NaN;
+  }
+}
 
 /** How long anything that a test waits for may take before it has failed. */
 export const PATIENCE_MS = 15_000;

@@ -7,6 +7,7 @@ import { join, relative } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  cpuTimeMs,
   type Fault,
   needs,
   Running,
@@ -323,4 +324,15 @@ test("run to the end: arguments, input and output byte by byte, environment, fol
   const tool = await runTool("cat", [], "through a tool");
   assert.deepEqual({ code: tool.code, stdout: tool.stdout }, { code: 0, stdout: "through a tool" });
   assert.equal((await runTool("true", [], STREAM)).code, 0, "one that does not read its input");
+});
+
+test("what a process has cost, its children included", needs("sh"), async (t) => {
+  if (process.platform !== "linux") return t.skip("reads /proc");
+  await using parent = new Running("sh", ["-c", "sh -c 'while :; do :; done' & echo $!; wait"], {});
+  const [child] = await parent.output(/\d+(?=\n)/);
+  const beforeMs = cpuTimeMs(parent.child.pid);
+  while (cpuTimeMs(parent.child.pid) < beforeMs + 50) await sleep(10);
+  process.kill(Number(child), "SIGKILL");
+  await within(parent.exited, "its end");
+  assert.ok(Number.isNaN(cpuTimeMs(undefined)));
 });

@@ -1,31 +1,19 @@
 /** Difficult peers and honest checks, for tests. Starting programs is in `running.ts`, passed on from here. */
 import { strict as assert } from "node:assert";
 import { once } from "node:events";
-import { accessSync, constants } from "node:fs";
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
-import { delimiter, join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { PATIENCE_MS } from "./running.ts";
+import { isInstalled, PATIENCE_MS } from "./running.ts";
 import { connect } from "./tcp.ts";
 
 export * from "./running.ts";
 
 /** Test options that skip where a program is missing; under NETLAB_REQUIRE_TOOLS=1 a missing one fails. */
 export function needs(...tools: string[]): { skip?: string } {
-  const folders = (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin", "/sbin");
-  const missing = tools.filter((tool) => !folders.some((folder) => isExecutable(join(folder, tool))));
+  const missing = tools.filter((tool) => !isInstalled(tool));
   if (missing.length === 0) return {};
   if (process.env["NETLAB_REQUIRE_TOOLS"] === "1") throw new Error(`not installed: ${missing.join(", ")}`);
   return { skip: `not installed: ${missing.join(", ")}` };
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. Rejects when it is gone. */

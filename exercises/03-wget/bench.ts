@@ -3,11 +3,9 @@
  * peak of memory. After each run the file's digest is compared.
  */
 import { createHash, randomFillSync } from "node:crypto";
-import { once } from "node:events";
 import {
   closeSync,
   createReadStream,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -16,34 +14,18 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
-import { Running, within } from "../../shared/running.ts";
+import { freePort, isInstalled, Running, within } from "../../shared/running.ts";
 import { connect } from "../../shared/tcp.ts";
 
 const MIB = 2 ** 20;
 const LOOK_MS = 20;
 const LIMIT_MS = 300_000;
-
-const isInstalled = (tool: string) =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .concat("/usr/sbin")
-    .some((folder) => existsSync(join(folder, tool)));
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 /** Without a master process, so that ending it ends all of it. */
 const nginxConfig = (folder: string, port: number) => `

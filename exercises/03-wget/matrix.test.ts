@@ -9,7 +9,17 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from "node:zlib";
 import { connect } from "../../shared/tcp.ts";
-import { needs, PATIENCE_MS, Running, run, runTool, splitAt, start, tcpRelay } from "../../shared/testing.ts";
+import {
+  freePort,
+  needs,
+  PATIENCE_MS,
+  Running,
+  run,
+  runTool,
+  splitAt,
+  start,
+  tcpRelay,
+} from "../../shared/testing.ts";
 import { fetchHere } from "./in-process.ts";
 import { ok, redirect, type Script, ScriptedServer } from "./scripted-server.ts";
 
@@ -75,15 +85,6 @@ async function agree(
     const isRight = got === undefined || wanted === undefined ? got === wanted : got.equals(wanted);
     assert.ok(isRight, `${name}, ${url}: ${got?.length} bytes rather than ${wanted?.length}`);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 const FILES = [

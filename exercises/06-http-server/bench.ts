@@ -4,17 +4,15 @@
  * after it wrk's count of errors must be none.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
-import { Running, runTool, start } from "../../shared/running.ts";
+import { cpuTimeMs, freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
 const CLIENTS = 64;
 const FILES: readonly [name: string, sizeBytes: number][] = [
@@ -28,20 +26,6 @@ interface Peer {
   port: number;
   /** User and system, in µs for a request, of each run; empty where there is no /proc. */
   cpuUs: number[];
-}
-
-/** Of a process and its children (nginx serves in one), user and system; NaN where there is no /proc. */
-function cpuTimeUs(pid: number | undefined): number {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, "latin1")
-      .replace(/^.*\) /s, "")
-      .split(" ");
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").match(/\d+/g) ?? [];
-    const ownUs = (Number(fields[11]) + Number(fields[12])) * 10_000; // ticks of 1/100 s
-    return children.reduce((sum, child) => sum + cpuTimeUs(Number(child)), ownUs);
-  } catch {
-    return Number.NaN;
-  }
 }
 
 function cpuTable(title: string, peers: readonly Peer[]): string {
@@ -81,21 +65,6 @@ http {
   server { listen 127.0.0.1:${port}; root ${folder}/root; }
 }
 `;
-
-const isInstalled = (tool: string) =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .concat("/usr/sbin")
-    .some((folder) => existsSync(join(folder, tool)));
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 /** A program that says nothing when it is ready: asked until it answers. */
 async function startTool(name: string, command: (port: number) => readonly string[]): Promise<Peer> {
@@ -190,9 +159,9 @@ async function load(
   const { bytes } = await runTool("curl", ["-s", url]);
   if (sha1(bytes) !== sha1(content)) throw new Failure(`${peer.name} does not serve the file as it is`);
   const [command = "", ...args] = [...pin, "wrk", "-t1", `-c${CLIENTS}`, `-d${durationS}`, url];
-  const cpuBefore = cpuTimeUs(peer.running.child.pid);
+  const cpuBeforeMs = cpuTimeMs(peer.running.child.pid);
   const { stdout } = await runTool(command, args);
-  const cpuUs = cpuTimeUs(peer.running.child.pid) - cpuBefore;
+  const cpuUs = 1000 * (cpuTimeMs(peer.running.child.pid) - cpuBeforeMs);
   const requests = Number(/^ +(\d+) requests in /m.exec(stdout)?.[1]);
   const perSecond = Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]);
   if (/Non-2xx|Socket errors/.test(stdout) || !(requests > 0))
@@ -211,7 +180,6 @@ await program({
   async run({ rounds, duration }, { log }) {
     for (const tool of ["wrk", "curl"])
       if (!isInstalled(tool)) throw new Failure(`cannot measure: ${tool} is missing`);
-    const pin = (core: number) => (isInstalled("taskset") ? ["taskset", "-c", String(core)] : []);
     // Under /tmp and readable by all: nginx's worker is another user.
     const folder = mkdtempSync(join(tmpdir(), "netlab-http-bench-"));
     const root = join(folder, "root");
@@ -220,14 +188,17 @@ await program({
     writeFileSync(join(root, "index.html"), "x");
     const peers: Peer[] = [];
     try {
-      await startPeers(peers, folder, pin(1), log);
+      await startPeers(peers, folder, pinned(1), log);
       for (const [title, sizeBytes] of FILES) {
         log(`${title} …`);
         const file = `file-${sizeBytes}.bin`;
         writeFileSync(join(root, file), randomBytes(sizeBytes));
         const content = readFileSync(join(root, file));
         const contenders = peers.map(
-          (peer): Contender => ({ name: peer.name, run: () => load(peer, file, content, pin(0), duration) }),
+          (peer): Contender => ({
+            name: peer.name,
+            run: () => load(peer, file, content, pinned(0), duration),
+          }),
         );
         const standings = await compare(contenders, rounds);
         process.stdout.write(

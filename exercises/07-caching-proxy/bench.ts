@@ -4,17 +4,15 @@
  * asked by those that cache, and wrk must count no error.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { Running, runTool, start } from "../../shared/running.ts";
+import { freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
 const CLIENTS = 64;
 const OBJECTS: readonly [title: string, sizeBytes: number][] = [
@@ -72,21 +70,6 @@ MaxClients 200
 LogLevel Critical
 LogFile "${folder}/tinyproxy.log"
 `;
-
-const isInstalled = (tool: string) =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .concat("/usr/sbin")
-    .some((folder) => existsSync(join(folder, tool)));
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 const fetchThrough = (port: number, url: string) =>
   runTool("curl", ["-s", "-f", "-x", `http://127.0.0.1:${port}`, url]);
@@ -203,7 +186,6 @@ await program({
   async run({ rounds, duration }, { log }) {
     for (const tool of ["wrk", "curl", "nginx"])
       if (!isInstalled(tool)) throw new Failure(`cannot measure: ${tool} is missing`);
-    const pin = (core: number) => (isInstalled("taskset") ? ["taskset", "-c", String(core)] : []);
     // Under /tmp and open to all: the workers of nginx and Squid are other users.
     const folder = mkdtempSync(join(tmpdir(), "netlab-proxy-bench-"));
     mkdirSync(join(folder, "root"));
@@ -223,7 +205,7 @@ await program({
         `http://127.0.0.1:${originPort}/index.html`,
       );
       peers.push(origin);
-      const where: Setting = { folder, pin: pin(1), originPort, log };
+      const where: Setting = { folder, pin: pinned(1), originPort, log };
       const contestants: Peer[] = [];
       try {
         await startPeers(contestants, where);
@@ -234,7 +216,7 @@ await program({
         log(`${title} …`);
         const url = `http://127.0.0.1:${originPort}/${sizeBytes}.bin`;
         const contenders = contestants.map(
-          (peer): Contender => ({ name: peer.name, run: () => load(peer, url, where, pin(0), duration) }),
+          (peer): Contender => ({ name: peer.name, run: () => load(peer, url, where, pinned(0), duration) }),
         );
         const standings = await compare(contenders, rounds);
         process.stdout.write(

@@ -4,17 +4,15 @@
  * beside each other where one of three nodes is slow.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
-import { Running, runTool, start } from "../../shared/running.ts";
+import { cpuTimeMs, freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 import { ALGORITHMS } from "./algorithms.ts";
 
 const CLIENTS = 64;
@@ -79,22 +77,6 @@ backend nodes
 ${nodes.map((node, i) => `  server node${i} 127.0.0.1:${node} check inter 2s`).join("\n")}
 `;
 
-const isInstalled = (tool: string) =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .concat("/usr/sbin")
-    .some((folder) => existsSync(join(folder, tool)));
-const pin = (core: number) => (isInstalled("taskset") ? ["taskset", "-c", String(core)] : []);
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
 async function untilItAnswers({ name, running, port }: Peer): Promise<void> {
   for (let attempt = 0; attempt < 100; attempt++) {
     if ((await runTool("curl", ["-s", "-o", "/dev/null", `http://127.0.0.1:${port}/`])).code === 0) return;
@@ -110,7 +92,7 @@ class Stage implements AsyncDisposable {
 
   async tool(name: string, core: number, command: (port: number) => readonly string[]): Promise<Peer> {
     const port = await freePort();
-    const [file = "", ...args] = [...pin(core), ...command(port)];
+    const [file = "", ...args] = [...pinned(core), ...command(port)];
     const peer = { name, running: new Running(file, args, {}), port };
     this.#started.push(peer.running);
     await untilItAnswers(peer);
@@ -131,7 +113,7 @@ class Stage implements AsyncDisposable {
       "exercises/08-load-balancer/balancer.ts",
       ["--port", 0, ...backends, ...args],
       {
-        wrapper: pin(1),
+        wrapper: pinned(1),
       },
     );
     this.#started.push(running);
@@ -179,18 +161,6 @@ async function startPeers(
 
 const sha1 = (bytes: Buffer) => createHash("sha1").update(bytes).digest("hex");
 
-/** Seconds of processor time that a process and its children have used; nginx's work is its worker's. */
-function cpuSeconds(pid: number): number {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ").filter(Boolean);
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
-    .replace(/^.*\) /, "")
-    .split(" ");
-  return (
-    (Number(fields[11]) + Number(fields[12])) / 100 +
-    children.reduce((sum, child) => sum + cpuSeconds(Number(child)), 0)
-  );
-}
-
 interface Load {
   perSecond: number;
   /** The slowest hundredth took longer. */
@@ -201,11 +171,10 @@ interface Load {
 
 async function load(peer: Peer, path: string, clients: number, durationS: number): Promise<Load> {
   const pid = peer.running.child.pid ?? 0;
-  const onLinux = process.platform === "linux";
-  const before = onLinux ? cpuSeconds(pid) : Number.NaN;
+  const before = cpuTimeMs(pid);
   const url = `http://127.0.0.1:${peer.port}/${path}`;
   const [command = "", ...args] = [
-    ...pin(0),
+    ...pinned(0),
     "wrk",
     "-t1",
     `-c${clients}`,
@@ -221,7 +190,7 @@ async function load(peer: Peer, path: string, clients: number, durationS: number
   return {
     perSecond: Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]),
     p99Ms: Number(p99) * { us: 0.001, ms: 1, s: 1000 }[unit as "us" | "ms" | "s"],
-    cpuUs: ((onLinux ? cpuSeconds(pid) - before : Number.NaN) / requests) * 1e6,
+    cpuUs: ((cpuTimeMs(pid) - before) / requests) * 1000,
   };
 }
 

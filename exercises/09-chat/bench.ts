@@ -1,15 +1,15 @@
 /** Messages delivered a second to 500 receivers, and 1,000 clients' arrival, beside ngircd. */
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect as connectSocket, createServer, type Socket } from "node:net";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectSocket, type Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { Running, start, within } from "../../shared/running.ts";
+import { cpuTimeMs, freePort, isInstalled, pinned, Running, start, within } from "../../shared/running.ts";
 import { Crowd } from "./crowd.ts";
 import { ScriptedClient } from "./scripted-client.ts";
 
@@ -26,12 +26,6 @@ interface Peer {
   running: Running;
   port: number;
 }
-
-const isInstalled = (tool: string) =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .concat("/usr/sbin")
-    .some((folder) => existsSync(join(folder, tool)));
 
 /** Without penalties for floods, look-ups of names and limits for an address: what is measured is the passing on. */
 const ngircdConfig = (port: number) => `
@@ -51,15 +45,6 @@ DNS = no
 Ident = no
 PAM = no
 `;
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 async function startNgircd(folder: string, pin: readonly string[]): Promise<Peer> {
   const port = await freePort();
@@ -116,16 +101,6 @@ async function arrive(port: number): Promise<number> {
   return perSecond;
 }
 
-/** CPU time of the server alone, user and system, in milliseconds; Linux only. */
-function cpuMs({ running }: Peer): number {
-  try {
-    const fields = readFileSync(`/proc/${running.child.pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
-    return (Number(fields[11]) + Number(fields[12])) * 10;
-  } catch {
-    return Number.NaN;
-  }
-}
-
 async function measureCrowds(
   peers: readonly Peer[],
   receivers: number,
@@ -142,9 +117,9 @@ async function measureCrowds(
         (peer): Contender => ({
           name: peer.name,
           run: async () => {
-            const before = cpuMs(peer);
+            const before = cpuTimeMs(peer.running.child.pid);
             const perSecond = await (crowds.get(peer) as Crowd).say(lines, window);
-            const each = ((cpuMs(peer) - before) * 1000) / (lines * receivers);
+            const each = ((cpuTimeMs(peer.running.child.pid) - before) * 1000) / (lines * receivers);
             spent.set(peer.name, [...(spent.get(peer.name) ?? []), each]);
             return perSecond;
           },
@@ -172,7 +147,7 @@ await program({
     receivers: setting(integer(2, 5000), "members of the channel", 500),
   },
   async run({ rounds, receivers }, { log }) {
-    const pin = isInstalled("taskset") ? ["taskset", "-c", "1"] : [];
+    const pin = pinned(1);
     const folder = mkdtempSync(join(tmpdir(), "netlab-chat-bench-"));
     const peers: Peer[] = [];
     try {
