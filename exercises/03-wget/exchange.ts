@@ -218,10 +218,12 @@ async function handshake(socket: TLSSocket, timeoutMs: number): Promise<void> {
   }
 }
 
-/** In OpenSSL's own words, without its file names and numbers. The texts of a certificate are its maker's. */
+/** In OpenSSL's own words, without its file names and numbers, and without Node's advice, which is not about us. The texts of a certificate are its maker's. */
 function tlsReason(error: unknown): Failure {
   const message = error instanceof Error ? error.message.trim() : String(error);
-  return new Failure(printable(/:SSL routines:[^:]*:([^:]+):/.exec(message)?.[1] ?? message));
+  const reason =
+    /:SSL routines:[^:]*:([^:]+):/.exec(message)?.[1] ?? message.replace(/; if the root CA .*/, "");
+  return new Failure(printable(reason));
 }
 
 const adviceFor = (error: unknown) =>
