@@ -636,10 +636,10 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
   });
 
   test("a user who pauses for longer than the timeout is no failure", async () => {
-    await using running = await startClient(["--timeout", 300]);
+    await using running = await startClient(["--timeout", 1000]);
     running.child.stdin?.write("one\n");
     await running.output(/one\n/);
-    await sleep(700);
+    await sleep(1500);
     running.child.stdin?.end("two\n");
     assert.equal((await within(running.exited, "its end")).code, 0);
     assert.deepEqual([running.stdout, running.stderr], ["one\ntwo\n", ""]);
@@ -648,11 +648,11 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
   test("nor is one who does not read what comes back for as long", needs("python3"), async () => {
     await using narrow = new Running("python3", ["-c", NARROW], {});
     await narrow.output(/^listening on .*\n/m);
-    await using running = await startClient(["--timeout", 300], narrow.port);
+    await using running = await startClient(["--timeout", 1000], narrow.port);
     running.child.stdin?.end(patternOf(8_000_000));
     await running.output(/./);
     running.child.stdout?.pause();
-    await sleep(1000);
+    await sleep(1500);
     running.child.stdout?.resume();
     assert.equal((await within(running.exited, "its end")).code, 0, running.stderr);
     same(patternOf(8_000_000), running.bytes);

@@ -319,7 +319,7 @@ describe("rings of the real program", { concurrency: 4 }, () => {
         finishAfterIdle: id === 0 ? 1 : undefined,
       }),
     );
-    await within(Promise.all(nodes.map(({ ended }) => ended)), "the end of the ring", 30_000);
+    await within(Promise.all(nodes.map(({ ended }) => ended)), "the end of the ring", 90_000);
     t.diagnostic(`${Math.round(performance.now() - startMs)} ms`);
     checkCalm(nodes.map(({ account }) => account));
     const received = nodes.flatMap(({ account }) => account.printed.match(/^received/gm) ?? []);
