@@ -31,7 +31,13 @@ export function preparation({ isBash }: ScriptOptions, stderr: string): string {
 
 /** Says on the report FIFO, in one line: which command, `started` or its exit code, the directory, NUL. */
 function report({ report }: ScriptOptions, token: string, state: string): string {
-  const parts = [`command printf '%s %s ' ${token} ${state}`, "command pwd", "command printf '\\0'"];
+  // A function of the user's that is called `command` would take what is said here: it does not outlive its command.
+  const parts = [
+    "unset -f command",
+    `command printf '%s %s ' ${token} ${state}`,
+    "command pwd",
+    "command printf '\\0'",
+  ];
   return `{ { ${parts.join("; ")}; } >${quoted(report)}; } 2>/dev/null`;
 }
 

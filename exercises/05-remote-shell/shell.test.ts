@@ -119,6 +119,8 @@ for (const name of ["dash", "bash"]) {
       assert.deepEqual(await tried.run("exec </dev/null; echo b"), [0, "b\n", ""]);
       assert.deepEqual(await tried.run("cat", "has input again"), [0, "has input again", ""]);
       assert.deepEqual(await tried.run("echo 'it'\\''s'; echo \"a\nb\""), [0, "it's\na\nb\n", ""]);
+      assert.deepEqual(await tried.run("command() { echo mine; }; command"), [0, "mine\n", ""]);
+      assert.deepEqual(await tried.run("echo alive"), [0, "alive\n", ""]);
       assert.deepEqual((await tried.run("set -x; true; set +x"))[0], 0);
       assert.deepEqual(await tried.run("printf 'x 0 /\\0' >&2; cd /; rmdir . 2>/dev/null; echo $?"), [
         0,
