@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { accessSync, constants, readFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 
 /** Is there such a program? */
@@ -20,14 +20,25 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** A port that nobody has at the moment, for a program that cannot choose one itself. */
+let nextPort = 20_000 + ((process.pid * 131) % 10_000);
+
+/**
+ * A port that nobody has at the moment, for a program that cannot choose one itself. It is below those that systems give
+ * away on their own (from 32,768 up on Linux), lest somebody who asks for any port gets it in between.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
+  while (true) {
+    const port = nextPort++;
+    const server = createServer().listen(port, "127.0.0.1");
+    const isFree = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (!isFree) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
 }
 
 /** What to put in front of a command so that it has a core for itself, where that can be had. */

@@ -1,20 +1,16 @@
 /** Rings on loopback, for tests, demo and bench: of `node.ts` processes, and of nodes in this process. */
-import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Running, start, within } from "../../shared/running.ts";
+import { freePort, type Running, start, within } from "../../shared/running.ts";
 import type { Line } from "./protocol.ts";
 import type { Account } from "./ring-checks.ts";
 import { type NodeOptions, runNode } from "./ring-node.ts";
 
-/** Ports that were free a moment ago. */
+/** Ports that nobody has at the moment. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
-  await Promise.all(servers.map((server) => once(server, "listening")));
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => once(server.close(), "close")));
+  const ports: number[] = [];
+  while (ports.length < count) ports.push(await freePort());
   return ports;
 }
 
@@ -99,7 +95,9 @@ export class LocalRing implements AsyncDisposable {
 
   /** Starts all of them. */
   async startAll(args: readonly (string | number)[] = []): Promise<void> {
-    await Promise.all([...this.members.keys()].map((id) => this.start(id, args)));
+    const starts = await Promise.allSettled([...this.members.keys()].map((id) => this.start(id, args)));
+    // All of them are known by now, those too that started beside one that failed: they are ended with the ring.
+    for (const start of starts) if (start.status === "rejected") throw start.reason;
   }
 
   /** Writes a file of messages and returns its path. */
