@@ -5,11 +5,13 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 
-/** Is there such a program? */
-export function isInstalled(tool: string): boolean {
+/** Where a program is, if it is installed. */
+export function pathOf(tool: string): string | undefined {
   const folders = (process.env["PATH"] ?? "").split(delimiter).concat("/usr/sbin", "/sbin");
-  return folders.some((folder) => isExecutable(join(folder, tool)));
+  return folders.map((folder) => join(folder, tool)).find(isExecutable);
 }
+
+export const isInstalled = (tool: string) => pathOf(tool) !== undefined;
 
 function isExecutable(path: string): boolean {
   try {

@@ -17,12 +17,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Page } from "playwright-core";
+import { inBrowser } from "../../shared/browser.ts";
 import type { Connection } from "../../shared/connection.ts";
 import { type ResponseHead, readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
 import { connect } from "../../shared/tcp.ts";
 import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
-import { inBrowser } from "./screenshots.ts";
 
 const SERVER = "exercises/06-http-server/server.ts";
 const MEBIBYTE = 2 ** 20;

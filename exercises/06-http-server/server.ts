@@ -178,15 +178,14 @@ async function refuse(
 }
 
 function logAccess(
-  { peer }: Connection,
+  { peerHost }: Connection,
   { accessLog }: Site,
   head: RequestHead | undefined,
   status: number,
   sizeBytes: number,
 ): void {
   if (accessLog === undefined) return;
-  const address = peer.slice(0, peer.lastIndexOf(":")).replace(/[[\]]/g, "");
-  accessLog.write(logLine(address, Date.now(), head, status, sizeBytes));
+  accessLog.write(logLine(peerHost, Date.now(), head, status, sizeBytes));
 }
 
 const seconds = integer(1, 86_400);

@@ -180,8 +180,7 @@ export class Cache {
 
   #ask(exchange: ProxyExchange, fields: Fields): Promise<OriginResponse> {
     const { connection, head, target, framing } = exchange;
-    const address = connection.peer.slice(0, connection.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
-    const forwarded = [...fields.all("X-Forwarded-For"), address].join(", ");
+    const forwarded = [...fields.all("X-Forwarded-For"), connection.peerHost].join(", ");
     return this.#options.origins.fetch({
       method: head.method,
       target,

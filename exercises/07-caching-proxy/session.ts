@@ -227,6 +227,5 @@ async function sendProblem(
 
 function logAccess({ connection, sent }: ProxyExchange, { accessLog }: ProxyState, head: RequestHead): void {
   if (accessLog === undefined || sent === undefined) return;
-  const address = connection.peer.slice(0, connection.peer.lastIndexOf(":")).replace(/[[\]]/g, "");
-  accessLog.write(logLine(address, Date.now(), head, sent.status, sent.bodyBytes));
+  accessLog.write(logLine(connection.peerHost, Date.now(), head, sent.status, sent.bodyBytes));
 }

@@ -4,11 +4,19 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { needs, type Running, runTool, start, Running as Tool, within } from "../../shared/testing.ts";
+import { inBrowser } from "../../shared/browser.ts";
+import {
+  freePort,
+  needs,
+  type Running,
+  runTool,
+  start,
+  Running as Tool,
+  within,
+} from "../../shared/testing.ts";
 import { ask, FRESH, how, pattern, TestOrigin } from "./test-origin.ts";
 
 const PROXY = "exercises/07-caching-proxy/proxy.ts";
-const CHROMIUM = "/usr/bin/chromium";
 const folder = mkdtempSync(join(tmpdir(), "netlab-proxy-tools-"));
 let origin: TestOrigin;
 let proxy: Running;
@@ -65,24 +73,9 @@ describe("clients", () => {
   });
 
   test("Chromium: pages and a picture, from the cache in a fresh profile", needs("chromium"), async () => {
-    const { chromium } = await import("playwright-core");
-    const visit = async () => {
-      const browser = await chromium.launch({
-        executablePath: CHROMIUM,
-        args: [
-          "--no-sandbox",
-          "--disable-gpu",
-          "--disable-quic",
-          "--no-first-run",
-          "--disable-background-networking",
-          "--disable-component-update",
-          "--disable-sync",
-          `--proxy-server=http://127.0.0.1:${proxy.port}`,
-          "--proxy-bypass-list=<-loopback>",
-        ],
-      });
-      try {
-        const page = await browser.newPage();
+    const flags = [`--proxy-server=http://127.0.0.1:${proxy.port}`, "--proxy-bypass-list=<-loopback>"];
+    const visit = () =>
+      inBrowser(async (page) => {
         const statuses = new Map<string, string>();
         page.on("response", (response) =>
           statuses.set(new URL(response.url()).pathname, response.headers()["cache-status"] ?? ""),
@@ -96,10 +89,7 @@ describe("clients", () => {
         await page.click("a");
         await page.waitForURL(origin.url("/two"));
         return statuses;
-      } finally {
-        await browser.close();
-      }
-    };
+      }, flags);
     await within(visit(), "the first visit", 30_000);
     const before = origin.count("/picture.svg");
     const statuses = await within(visit(), "the second visit", 30_000);
@@ -114,7 +104,7 @@ describe("nginx as the origin", () => {
     mkdirSync(web);
     const text = "nginx compresses this. ".repeat(200);
     writeFileSync(join(web, "text.html"), text);
-    const port = 20_000 + (process.pid % 10_000);
+    const port = await freePort();
     const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
       .map((name) => `${name}_temp_path ${folder}/t-${name};`)
       .join(" ");
