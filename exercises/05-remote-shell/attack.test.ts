@@ -111,7 +111,10 @@ describe("on the way to the server", () => {
       "login",
       at(true, LOGIN, (record) => ({ onward: [record, record] })),
     );
-    const { error } = await attacked(at(true, COMMAND, (record) => ({ onward: [record, record] })));
+    // In one piece: the second must be there before the command has ended.
+    const { error } = await attacked(
+      at(true, COMMAND, (record) => ({ onward: [Buffer.concat([record, record])] })),
+    );
     assert.ok(error instanceof Error, "it ran once, and then no more");
   });
 
