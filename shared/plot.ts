@@ -73,6 +73,7 @@ function optionsOf(charts: readonly Chart[]): EChartsOption {
     })),
     legend: charts.map(({ series }, i) => ({
       data: series.map(({ name }) => name),
+      itemGap: 24,
       top: top(i) + 46,
       left: "center",
       textStyle: { fontSize: 14, color: "#222" },
