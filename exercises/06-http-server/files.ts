@@ -42,6 +42,8 @@ export interface ServedFile extends Validators {
   stats: Stats;
   /** Until when it is taken to be the same, by `performance.now()`. */
   freshUntil: number;
+  /** Open on what is described; whoever sends it takes it over in the same turn of the event loop. */
+  fd?: number | undefined;
 }
 
 /** No rights, a loop of links: for a client, that is not there, either. */
@@ -120,12 +122,22 @@ export class Files {
   #describe(path: string): ServedFile | undefined {
     if (!this.#isInside(path)) return undefined;
     const fd = openSync(path, OPEN_FLAGS);
+    let file: ServedFile | undefined;
     try {
-      return this.#isInside(pathOf(fd, path)) ? describeOpened(fd, path) : undefined;
+      file = this.#isInside(pathOf(fd, path)) ? describeOpened(fd, path) : undefined;
     } finally {
-      closeSync(fd);
+      if (file === undefined || file.content !== undefined) closeSync(fd);
     }
+    if (file === undefined || file.content !== undefined) return file;
+    file.fd = fd;
+    setImmediate(closeUnused, file);
+    return file;
   }
+}
+
+function closeUnused(file: ServedFile): void {
+  if (file.fd !== undefined) closeSync(file.fd);
+  file.fd = undefined;
 }
 
 /** Without O_NONBLOCK, opening a pipe would wait for its other end; a link in the last place came after the check. */
@@ -160,13 +172,18 @@ function readWhole(fd: number, sizeBytes: number): Buffer | undefined {
 
 /**
  * A descriptor to read a large one with. It may have grown since: what was promised of it is still there, and a log
- * that is being written could never be read otherwise. Throws `HttpError` 500 if it is no longer the same.
+ * that is being written could never be read otherwise. Throws `HttpError` 500 if it is no longer the same: another file can
+ * have got the same inode, but not at the same birth, as the one that is described from memory is older than a tick.
  */
-export function openFile({ path, stats }: ServedFile): number {
+export function openFile(file: ServedFile): number {
+  const { path, stats, fd: open } = file;
+  file.fd = undefined;
+  if (open !== undefined) return open;
   try {
     const fd = openSync(path, OPEN_FLAGS);
     const now = fstatSync(fd);
-    if (now.ino === stats.ino && now.dev === stats.dev && now.size >= stats.size) return fd;
+    const isOne = now.ino === stats.ino && now.dev === stats.dev && now.birthtimeMs === stats.birthtimeMs;
+    if (isOne && now.size >= stats.size) return fd;
     closeSync(fd);
   } catch (error) {
     throw unreadable(path, error);
