@@ -259,7 +259,10 @@ def main():
     if given.messages:
         with open(given.messages, encoding="utf-8", newline="\n") as file:
             lines = [(int(id), text) for id, text in (line.rstrip("\n").split(" ", 1) for line in file)]
-    asyncio.run(Station(given.id, stations, lines).run())
+    try:
+        asyncio.run(Station(given.id, stations, lines).run())
+    except KeyboardInterrupt:
+        pass
 
 
 main()
