@@ -108,7 +108,7 @@ async function relayed(
     }
     await done;
     for (const socket of [server, client]) socket.close();
-    const timeless = reports.map(({ fate, ...report }) => ({
+    const timeless = reports.map(({ fate, enteredMs: _, ...report }) => ({
       ...report,
       fate: {
         ...fate,

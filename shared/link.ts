@@ -1,6 +1,7 @@
 /**
- * An emulated link: what happens to each packet, and when, is a pure function of a seed; a UDP relay carries it
- * out on ordinary sockets. The same seed and the same packets always meet the same fate.
+ * An emulated link: what happens to each packet, and when, is a pure function of a seed, which a `Direction` carries
+ * out. Of its carriers one is here, a UDP relay on ordinary sockets; `tcp-link.ts` and `namespaces.ts` have the others.
+ * The same seed and the same packets always meet the same fate.
  */
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
 import { once } from "node:events";
@@ -51,9 +52,10 @@ export function pass(
   sizeBytes: number,
 ): [LinkState, Fate] {
   const { delayMs = 0, jitterMs = 0, rateBytesPerSecond = Infinity, queueBytes = Infinity } = profile;
-  const draw = (purpose: number) => random(seed, state.index, purpose);
-  const next = { ...state, index: state.index + 1 };
-  if (draw(0) < (profile.loss ?? 0)) return [next, { outcome: "lost", arrivals: [] }];
+  const { loss = 0, reordering = 0, corruption = 0, duplication = 0 } = profile;
+  const { index } = state;
+  const next = { ...state, index: index + 1 };
+  if (random(seed, index, 0) < loss) return [next, { outcome: "lost", arrivals: [] }];
 
   const waitMs = Math.max(0, state.freeAtMs - nowMs);
   if (waitMs > 0 && (waitMs * rateBytesPerSecond) / 1000 + sizeBytes > queueBytes) {
@@ -61,13 +63,13 @@ export function pass(
   }
   next.freeAtMs = nowMs + waitMs + (sizeBytes * 1000) / rateBytesPerSecond;
 
-  const travelMs = Math.max(0, delayMs + (2 * draw(1) - 1) * jitterMs);
+  const travelMs = Math.max(0, delayMs + (2 * random(seed, index, 1) - 1) * jitterMs);
   const arrival: Arrival = { atMs: Math.max(next.freeAtMs + travelMs, state.lastArrivalMs) };
-  if (draw(2) < (profile.reordering ?? 0)) arrival.atMs += Math.max(1, travelMs);
+  if (random(seed, index, 2) < reordering) arrival.atMs += Math.max(1, travelMs);
   else next.lastArrivalMs = arrival.atMs;
-  if (draw(3) < (profile.corruption ?? 0) && sizeBytes > 0)
-    arrival.flippedBit = Math.floor(draw(4) * sizeBytes * 8);
-  if (draw(5) >= (profile.duplication ?? 0)) return [next, { outcome: "delivered", arrivals: [arrival] }];
+  if (random(seed, index, 3) < corruption && sizeBytes > 0)
+    arrival.flippedBit = Math.floor(random(seed, index, 4) * sizeBytes * 8);
+  if (random(seed, index, 5) >= duplication) return [next, { outcome: "delivered", arrivals: [arrival] }];
   return [next, { outcome: "duplicated", arrivals: [arrival, { atMs: arrival.atMs }] }];
 }
 
@@ -93,12 +95,85 @@ function flipBit(bytes: Buffer, bit: number | undefined): Buffer {
   return copy;
 }
 
-/** What a relay did to one packet. */
+/** What a link did to one packet. */
 export interface PacketReport {
   direction: "to server" | "to client";
   index: number;
   sizeBytes: number;
+  /** When it came to the link, on the clock of the fate's arrivals. */
+  enteredMs: number;
   fate: Fate;
+}
+export type OnPacket = (report: PacketReport) => void;
+
+/** Nearer than this to a packet's time a timer of whole milliseconds is too coarse: the rest is waited in short naps. */
+const NEAR_MS = 1.5;
+const NAP_MS = 0.05;
+const napping = new Int32Array(new SharedArrayBuffer(4));
+
+/** One direction of a link: what enters comes out when `pass` says so, in a buffer of its own where it is changed. */
+export class Direction {
+  /** May be replaced at any time; holds for what enters from then on. */
+  profile: LinkProfile;
+  readonly name: PacketReport["direction"];
+  readonly #seed: number;
+  readonly #onPacket: OnPacket | undefined;
+  #state = NEW_LINK;
+  /** Soonest first. One timer serves it all: several could fire in another order. */
+  readonly #underway: { atMs: number; deliver: () => void }[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #near: NodeJS.Immediate | undefined;
+
+  /** Both directions of a link have the same seed, and fates of their own. */
+  constructor(name: PacketReport["direction"], profile: LinkProfile, seed: number, onPacket?: OnPacket) {
+    this.name = name;
+    this.profile = profile;
+    this.#seed = 2 * seed + (name === "to server" ? 0 : 1);
+    this.#onPacket = onPacket;
+  }
+
+  enter(packet: Buffer, deliver: (bytes: Buffer) => void): Fate {
+    const enteredMs = performance.now();
+    const { index } = this.#state;
+    const [state, fate] = pass(this.profile, this.#seed, this.#state, enteredMs, packet.length);
+    this.#state = state;
+    this.#onPacket?.({ direction: this.name, index, sizeBytes: packet.length, enteredMs, fate });
+    for (const { atMs, flippedBit } of fate.arrivals)
+      this.#schedule(atMs, () => deliver(flipBit(packet, flippedBit)));
+    return fate;
+  }
+
+  /** What is under way is lost. */
+  end(): void {
+    this.#underway.length = 0;
+    clearTimeout(this.#timer);
+    clearImmediate(this.#near);
+  }
+
+  #schedule(atMs: number, deliver: () => void): void {
+    const later = this.#underway.findLastIndex((other) => other.atMs <= atMs);
+    this.#underway.splice(later + 1, 0, { atMs, deliver });
+    if (later === -1) this.#deliverDue(); // nothing was to be waited for, or nothing so soon
+  }
+
+  #deliverDue(): void {
+    clearTimeout(this.#timer);
+    clearImmediate(this.#near);
+    let leftMs = this.#leftMs();
+    for (; leftMs <= 0; leftMs = this.#leftMs()) this.#underway.shift()?.deliver();
+    if (leftMs === Infinity) return;
+    if (leftMs > NEAR_MS) {
+      this.#timer = setTimeout(() => this.#deliverDue(), leftMs - NEAR_MS);
+      return;
+    }
+    if (leftMs > 4 * NAP_MS) Atomics.wait(napping, 0, 0, NAP_MS);
+    this.#near = setImmediate(() => this.#deliverDue());
+  }
+
+  #leftMs(): number {
+    const [first] = this.#underway;
+    return first === undefined ? Infinity : first.atMs - performance.now();
+  }
 }
 
 export interface UdpLinkOptions {
@@ -110,7 +185,7 @@ export interface UdpLinkOptions {
   toServer: LinkProfile;
   toClient: LinkProfile;
   seed: number;
-  onPacket?: (report: PacketReport) => void;
+  onPacket?: OnPacket;
 }
 
 export interface UdpLink extends AsyncDisposable {
@@ -127,58 +202,31 @@ export async function udpLink(options: UdpLinkOptions): Promise<UdpLink> {
   const typeOf = (address: string) => (address.includes(":") ? "udp6" : "udp4");
   const front = createSocket(typeOf(host));
   const backs = new Map<string, Socket>();
-  const states = { "to server": NEW_LINK, "to client": NEW_LINK };
-
-  /** What is on its way, soonest first. One timer serves it all: several could fire in another order. */
-  const underway: { atMs: number; deliver: () => void }[] = [];
-  let timer: NodeJS.Timeout | undefined;
-  const deliverDue = () => {
-    const nowMs = performance.now();
-    while (underway[0] !== undefined && underway[0].atMs <= nowMs) underway.shift()?.deliver();
-    const [next] = underway;
-    if (next !== undefined) timer = setTimeout(deliverDue, Math.max(1, next.atMs - nowMs));
-  };
-  const schedule = (atMs: number, deliver: () => void) => {
-    const later = underway.findLastIndex((other) => other.atMs <= atMs);
-    underway.splice(later + 1, 0, { atMs, deliver });
-    clearTimeout(timer);
-    deliverDue();
-  };
-
-  const carry = (direction: PacketReport["direction"], packet: Buffer, deliver: (bytes: Buffer) => void) => {
-    const nowMs = performance.now();
-    const [profile, seedOfDirection] =
-      direction === "to server" ? [toServer, 2 * seed] : [toClient, 2 * seed + 1];
-    const { index } = states[direction];
-    const [state, fate] = pass(profile, seedOfDirection, states[direction], nowMs, packet.length);
-    states[direction] = state;
-    onPacket?.({ direction, index, sizeBytes: packet.length, fate });
-    for (const { atMs, flippedBit } of fate.arrivals)
-      schedule(atMs, () => deliver(flipBit(packet, flippedBit)));
-  };
+  const there = new Direction("to server", toServer, seed, onPacket);
+  const back = new Direction("to client", toClient, seed, onPacket);
 
   const backFor = (client: RemoteInfo): Socket => {
     const key = formatAddress(client.address, client.port);
     const known = backs.get(key);
     if (known) return known;
-    const back = createSocket(typeOf(to.host));
-    back.on("message", (packet) =>
-      carry("to client", packet, (bytes) => front.send(bytes, client.port, client.address)),
+    const own = createSocket(typeOf(to.host));
+    own.on("message", (packet) =>
+      back.enter(packet, (bytes) => front.send(bytes, client.port, client.address)),
     );
-    back.on("error", () => {}); // the server is not there: to the client, a loss
-    backs.set(key, back);
+    own.on("error", () => {}); // the server is not there: to the client, a loss
+    backs.set(key, own);
     const [oldest] = backs.keys();
     if (backs.size > MAX_CLIENTS && oldest !== undefined) {
       backs.get(oldest)?.close();
       backs.delete(oldest);
     }
-    return back;
+    return own;
   };
 
   front.on("message", (packet, client) => {
-    const back = backFor(client);
-    carry("to server", packet, (bytes) => {
-      if (backs.get(formatAddress(client.address, client.port)) === back) back.send(bytes, to.port, to.host);
+    const own = backFor(client);
+    there.enter(packet, (bytes) => {
+      if (backs.get(formatAddress(client.address, client.port)) === own) own.send(bytes, to.port, to.host);
     });
   });
   front.bind(port, host);
@@ -189,8 +237,8 @@ export async function udpLink(options: UdpLinkOptions): Promise<UdpLink> {
     url: `udp://${formatAddress(address, bound)}`,
     port: bound,
     async [Symbol.asyncDispose]() {
-      clearTimeout(timer);
-      for (const back of backs.values()) back.close();
+      for (const direction of [there, back]) direction.end();
+      for (const own of backs.values()) own.close();
       front.close();
       await once(front, "close");
     },

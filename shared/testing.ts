@@ -3,6 +3,7 @@ import { strict as assert } from "node:assert";
 import { once } from "node:events";
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { namespacesMissing } from "./namespaces.ts";
 import { isInstalled, PATIENCE_MS } from "./running.ts";
 import { connect } from "./tcp.ts";
 
@@ -14,6 +15,15 @@ export function needs(...tools: string[]): { skip?: string } {
   if (missing.length === 0) return {};
   if (process.env["NETLAB_REQUIRE_TOOLS"] === "1") throw new Error(`not installed: ${missing.join(", ")}`);
   return { skip: `not installed: ${missing.join(", ")}` };
+}
+
+/** Test options that skip where two namespaces cannot be had (`namespaceLink`); root under NETLAB_REQUIRE_TOOLS=1 must have them. */
+export function needsNamespaces(): { skip?: string } {
+  const missing = namespacesMissing();
+  if (missing === undefined) return {};
+  const mustHave = process.env["NETLAB_REQUIRE_TOOLS"] === "1" && process.getuid?.() === 0;
+  if (mustHave) throw new Error(missing);
+  return { skip: missing };
 }
 
 /** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. Rejects when it is gone. */
