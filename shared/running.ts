@@ -62,7 +62,7 @@ export function cpuTimeMs(pid: number | undefined): number {
 }
 
 /** How long anything that a test waits for may take before it has failed. */
-export const PATIENCE_MS = 15_000;
+export const PATIENCE_MS = 30_000;
 
 /** The promise's value, or an error that says what was waited for. */
 export async function within<T>(promise: Promise<T>, what: string, limitMs = PATIENCE_MS): Promise<T> {
