@@ -4,11 +4,10 @@
  */
 import { lookup } from "node:dns/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { schedule, validate } from "node-cron";
 import { NtpTimeSync } from "ntp-time-sync";
-import type { Parse } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { onSchedule } from "../../shared/schedule.ts";
 import { bind, request } from "../../shared/udp.ts";
 import { type Daytime, NtpPacket } from "./protocol.ts";
 
@@ -170,14 +169,9 @@ async function bestOf(servers: readonly TimeServer[]): Promise<{ best?: Sample; 
   return { complaint: [...complaints].join("; "), ...(best && { best }) };
 }
 
-export const cronExpression: Parse<string> = (text) => {
-  if (validate(text)) return text;
-  throw new Failure("is not a schedule ([second] minute hour day month weekday), as */5 * * * * is");
-};
-
 export interface Keeping {
   servers: readonly TimeServer[];
-  /** When to synchronise again, in UTC: in local time a schedule pauses in the hour that DST repeats. */
+  /** When to synchronise again, in UTC. */
   cron: string;
   signal: AbortSignal;
   /** Gets one line for each change of state, `debug` one for each attempt that changes nothing. */
@@ -207,10 +201,8 @@ export function keepClock({ servers, cron, signal, log, debug }: Keeping): () =>
     log("none: no time server is named, so this is the machine's own clock");
     return () => clock;
   }
-  // Not returned to node-cron, which would only log a bug where it has to be loud.
   const attempt = () => void synchronise();
-  const task = schedule(cron, attempt, { timezone: "UTC", suppressMissedWarning: true });
-  signal.addEventListener("abort", () => void task.destroy(), { once: true });
+  onSchedule(cron, signal, attempt);
   attempt();
   return () => clock;
 }

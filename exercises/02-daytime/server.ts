@@ -7,9 +7,10 @@ import { formatAddress } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { type Context, configFile, listenAt, program } from "../../shared/program.ts";
+import { cronExpression } from "../../shared/schedule.ts";
 import { serve } from "../../shared/tcp.ts";
 import { bind } from "../../shared/udp.ts";
-import { type Clock, cronExpression, keepClock, nowMs, type TimeServer } from "./clock.ts";
+import { type Clock, keepClock, nowMs, type TimeServer } from "./clock.ts";
 import { type Arrival, classify, DAYTIME_PORT, Daytime, NTP_PORT } from "./protocol.ts";
 import {
   daytimeLineIn,
