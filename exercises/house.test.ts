@@ -56,7 +56,7 @@ test("each floor of shared/ imports only from those below it", () => {
   const floors = [
     ["errors", "fields", "octets", "pdu", "config", "byte-queue", "waiting"],
     ["connection"],
-    ["tcp", "udp"],
+    ["tcp", "udp", "same-port"],
     ["http-body", "http", "http-serving", "http-relay"],
     ["program"],
   ];

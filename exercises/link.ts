@@ -1,5 +1,6 @@
 /** A link for the class: stands between any client and server, or opens two namespaces with nothing else between them. */
 import {
+  decimal,
   flag,
   hostPort,
   integer,
@@ -28,13 +29,6 @@ function bothWays(parse: Parse<number>): Parse<BothWays> {
       ...(there === "" ? {} : { toServer: parse(there) }),
       ...(back === "" ? {} : { toClient: parse(back) }),
     };
-  };
-}
-
-function decimal(unit: string): Parse<number> {
-  return (value) => {
-    if (/^\d+(\.\d+)?$/.test(value)) return Number(value);
-    throw new Failure(`is not a number of ${unit}`);
   };
 }
 
@@ -76,14 +70,14 @@ const settings = {
   listen: optional(front, "where clients go, udp://HOST:PORT or tcp://HOST:PORT"),
   to: optional(hostPort(0), "HOST:PORT of the server behind the link"),
   delay: optional(
-    bothWays(decimal("milliseconds")),
+    bothWays(decimal("milliseconds", 0)),
     "milliseconds each way; this and all below may be THERE/BACK, as 5/35",
   ),
   jitter: optional(
-    bothWays(decimal("milliseconds")),
+    bothWays(decimal("milliseconds", 0)),
     "milliseconds by which the delay varies, to either side",
   ),
-  rate: optional(bothWays(decimal("megabits a second")), "megabits a second"),
+  rate: optional(bothWays(decimal("megabits a second", 0.001)), "megabits a second"),
   ...PACKETS,
   ...STREAMS,
   seed: setting(integer(0, 2 ** 31), "the same seed does the same again", 1),

@@ -56,6 +56,16 @@ export function integer(min: number, max = Number.MAX_SAFE_INTEGER): Parse<numbe
   };
 }
 
+/** A number that may have a fraction; `unit` is for the complaint: `is not a number of milliseconds from 0 up`. */
+export function decimal(unit: string, min: number, max = Number.MAX_VALUE): Parse<number> {
+  return (value) => {
+    const number = Number(value);
+    if (/^[+-]?\d+(\.\d+)?$/.test(value) && number >= min && number <= max) return number;
+    const range = max === Number.MAX_VALUE ? `from ${min} up` : `from ${min} to ${max}`;
+    throw new Failure(`is not a number of ${unit} ${range}`);
+  };
+}
+
 export const port: Parse<number> = (value) => {
   if (/^\d+$/.test(value) && Number(value) <= 65_535) return Number(value);
   throw new Failure("is not a port (0 to 65535)");

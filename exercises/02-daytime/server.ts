@@ -6,10 +6,9 @@ import { hostPort, many, optional, type Parse, setting } from "../../shared/conf
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
-import { type Context, configFile, listenAt, program } from "../../shared/program.ts";
+import { configFile, listenAt, program } from "../../shared/program.ts";
+import { listenOnBoth } from "../../shared/same-port.ts";
 import { cronExpression } from "../../shared/schedule.ts";
-import { serve } from "../../shared/tcp.ts";
-import { bind } from "../../shared/udp.ts";
 import { type Clock, keepClock, nowMs, type TimeServer } from "./clock.ts";
 import { type Arrival, classify, DAYTIME_PORT, Daytime, NTP_PORT } from "./protocol.ts";
 import {
@@ -86,39 +85,8 @@ function reply(
   });
 }
 
-/** UDP and TCP on one number: where any will do, what the system gives for TCP must be free for UDP too. */
-async function listen(
-  { host, port }: { host: string; port: number },
-  { signal, log }: Context,
-  onDatagram: Parameters<typeof bind>[1],
-  onConnection: Parameters<typeof serve>[1],
-) {
-  const unfit: AbortController[] = [];
-  try {
-    while (true) {
-      const stop = new AbortController();
-      const either = AbortSignal.any([signal, stop.signal]);
-      const tcp = await serve({ host, port, signal: either, log, timeoutMs: PATIENCE_MS }, onConnection);
-      try {
-        return { tcp, udp: await bind({ host, port: tcp.port, signal: either, log }, onDatagram) };
-      } catch (error) {
-        unfit.push(stop); // kept until the end, lest the system give the same number again
-        if (port !== 0 || unfit.length === MAX_UNFIT_PORTS || !isPortTaken(error)) throw error;
-      }
-    }
-  } finally {
-    for (const stop of unfit) stop.abort();
-  }
-}
-
-const MAX_UNFIT_PORTS = 20;
 /** For a client that connects and does not take its line. */
 const PATIENCE_MS = 5000;
-
-function isPortTaken(error: unknown): boolean {
-  const cause = error instanceof Failure ? error.cause : error;
-  return cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
-}
 
 await program({
   summary: "A daytime server with time zones, over UDP; and RFC 867 over UDP and TCP.",
@@ -139,9 +107,9 @@ await program({
     const clock = keepClock({ servers, cron, signal, log, debug });
     const dropped = new Set<string>();
 
-    const { tcp, udp } = await listen(
-      settings,
-      context,
+    const { host, port } = settings;
+    const { tcp, udp } = await listenOnBoth(
+      { host, port, signal, log, timeoutMs: PATIENCE_MS },
       (datagram, from, { send }) => {
         const arrival = classify(datagram, from.port);
         const peer = formatAddress(from.address, from.port);
