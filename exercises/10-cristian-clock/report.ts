@@ -1,0 +1,89 @@
+/** What a measurement says of this machine's clock: as figures, text, JSON and picture. */
+import { rename, writeFile } from "node:fs/promises";
+import { svgOf } from "../../shared/plot.ts";
+import { boundOf, type Sample } from "./cristian.ts";
+import type { Reading } from "./system-clock.ts";
+import type { Measurement } from "./time-client.ts";
+
+/** In milliseconds; the true offset is within `boundMs` of this one. */
+export interface Offset {
+  /** UTC less this machine's clock: positive where that is behind. */
+  offsetMs: number;
+  boundMs: number;
+}
+
+/** A sample against the machine's clock as it is now. */
+export function offsetOf(sample: Sample, clock: Reading, leastOneWayMs: number, nowMs: number): Offset {
+  const boundMs = boundOf(sample, leastOneWayMs, nowMs) + clock.errorMs;
+  return { offsetMs: sample.offsetMs - clock.offsetMs, boundMs };
+}
+
+const signed = (ms: number) => `${ms < 0 ? "-" : "+"}${Math.abs(ms).toFixed(3)}`;
+/** Rounded up, and by what rounding the offset may add. */
+const bound = (ms: number) => `± ${(Math.ceil(ms * 1000 + 0.5) / 1000).toFixed(3)} ms`;
+
+export function asText(measurement: Measurement, { offsetMs, boundMs }: Offset): string {
+  const { samples, best, lost, ignored } = measurement;
+  const machine = `this machine's clock is ${Math.abs(offsetMs).toFixed(3)} ms ${offsetMs < 0 ? "ahead" : "behind"}`;
+  return [
+    `offset ${signed(offsetMs)} ms ${bound(boundMs)}: ${machine}`,
+    `round trip ${best.roundTripMs.toFixed(3)} ms, the least of ${samples.length} samples (${lost} lost, ${ignored} ignored); the server is right to ${best.serverErrorMs.toFixed(3)} ms`,
+  ].join("\n");
+}
+
+export function asJson(
+  measurement: Measurement,
+  offset: Offset,
+  each: readonly Offset[],
+  utcMs: number,
+): string {
+  const { samples, best, lost, ignored } = measurement;
+  return JSON.stringify({
+    utc: new Date(utcMs).toISOString(),
+    ...offset,
+    roundTripMs: best.roundTripMs,
+    serverErrorMs: best.serverErrorMs,
+    lost,
+    ignored,
+    samples: samples.map((sample, i) => ({
+      roundTripMs: sample.roundTripMs,
+      ...each[i],
+      chosen: sample === best,
+    })),
+  });
+}
+
+/** Each sample's offset with its error bar, the chosen one marked. The file is whole or not there. */
+export async function plot(
+  path: string,
+  { samples, best }: Measurement,
+  each: readonly Offset[],
+  from: string,
+) {
+  const startMs = samples[0]?.atMs ?? 0;
+  const all = samples.map((sample, i) => ({ sample, ...(each[i] as Offset) }));
+  const [low, high] = [
+    Math.min(...all.map(({ offsetMs, boundMs }) => offsetMs - boundMs)),
+    Math.max(...all.map(({ offsetMs, boundMs }) => offsetMs + boundMs)),
+  ];
+  const room = (high - low) / 20;
+  const series = (name: string, chosen: boolean) => {
+    const own = all.filter(({ sample }) => (sample === best) === chosen);
+    return {
+      name,
+      kind: "points" as const,
+      points: own.map(({ sample, offsetMs }) => [(sample.atMs - startMs) / 1000, offsetMs] as const),
+      errors: own.map(({ offsetMs, boundMs }) => [offsetMs - boundMs, offsetMs + boundMs] as const),
+    };
+  };
+  const svg = await svgOf([
+    {
+      title: `Offset of this machine's clock, by ${from}`,
+      x: { name: "time (s)" },
+      y: { name: "UTC less this clock (ms)", min: low - room, max: high + room },
+      series: [series("sample and its bound", false), series("chosen: least round trip", true)],
+    },
+  ]);
+  await writeFile(`${path}.part`, svg);
+  await rename(`${path}.part`, path);
+}
