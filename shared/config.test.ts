@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import {
   boolean,
+  decimal,
   flag,
   host,
   hostPort,
@@ -71,6 +72,14 @@ const PARSERS: readonly (readonly [
     ["0", "9007199254740992", "1".repeat(400)],
     "is not a whole number from 1 up",
   ],
+  [
+    'decimal("ms", -1, 2)',
+    decimal("ms", -1, 2),
+    [["-1", -1], ["0.25", 0.25], ["+2.0", 2]],
+    ["", "-1.1", "2.01", "1e0", ".5", "1.", "NaN", "1 "],
+    "is not a number of ms from -1 to 2",
+  ],
+  ['decimal("ms", 0)', decimal("ms", 0), [["1000000.5", 1_000_000.5]], ["-0.1"], "is not a number of ms from 0 up"],
   [
     "port",
     port,

@@ -1,5 +1,6 @@
 /** What a measurement says of this machine's clock: as figures, text, JSON and picture. */
 import { rename, writeFile } from "node:fs/promises";
+import { median } from "../../shared/measure.ts";
 import { svgOf } from "../../shared/plot.ts";
 import { boundOf, type Sample } from "./cristian.ts";
 import type { Reading } from "./system-clock.ts";
@@ -53,6 +54,16 @@ export function asJson(
   });
 }
 
+/** Where most of them lie: one sample of a busy moment would press all others into a line. In round figures. */
+function rangeOf(each: readonly Offset[]): { min: number; max: number } {
+  const middle = median(each.map(({ offsetMs }) => offsetMs));
+  const half = 3 * median(each.map(({ boundMs }) => boundMs));
+  const step = 10 ** Math.floor(Math.log10(half));
+  const decimals = Math.max(0, -Math.log10(step));
+  const [low, high] = [Math.floor((middle - half) / step) * step, Math.ceil((middle + half) / step) * step];
+  return { min: Number(low.toFixed(decimals)), max: Number(high.toFixed(decimals)) };
+}
+
 /** Each sample's offset with its error bar, the chosen one marked. The file is whole or not there. */
 export async function plot(
   path: string,
@@ -62,11 +73,6 @@ export async function plot(
 ) {
   const startMs = samples[0]?.atMs ?? 0;
   const all = samples.map((sample, i) => ({ sample, ...(each[i] as Offset) }));
-  const [low, high] = [
-    Math.min(...all.map(({ offsetMs, boundMs }) => offsetMs - boundMs)),
-    Math.max(...all.map(({ offsetMs, boundMs }) => offsetMs + boundMs)),
-  ];
-  const room = (high - low) / 20;
   const series = (name: string, chosen: boolean) => {
     const own = all.filter(({ sample }) => (sample === best) === chosen);
     return {
@@ -80,7 +86,7 @@ export async function plot(
     {
       title: `Offset of this machine's clock, by ${from}`,
       x: { name: "time (s)" },
-      y: { name: "UTC less this clock (ms)", min: low - room, max: high + room },
+      y: { name: "UTC less this clock (ms)", ...rangeOf(each) },
       series: [series("sample and its bound", false), series("chosen: least round trip", true)],
     },
   ]);
