@@ -1,16 +1,17 @@
 /** The clock kept in step: against a real chronyd, against time servers that do evil, and left alone. */
 import { strict as assert } from "node:assert";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { NtpTimeSync } from "ntp-time-sync";
+import { startChronyd } from "../../shared/chronyd.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { udpLink } from "../../shared/link.ts";
 import { decode, encode } from "../../shared/pdu.ts";
-import { needs, Running, runTool, type StartOptions, start, within } from "../../shared/testing.ts";
+import { needs, type Running, runTool, type StartOptions, start, within } from "../../shared/testing.ts";
 import { bind, request } from "../../shared/udp.ts";
 import { ask, next, nowMs, offsetAndDelay, type Sample, type TimeServer } from "./clock.ts";
 import { NtpPacket, ntpReply, ntpTimestamp, type Reply, readReply, requestFor } from "./protocol.ts";
@@ -95,7 +96,7 @@ async function complaintOf(server: TimeServer): Promise<string> {
 
 describe("a real chronyd", needs("chronyd", "chronyc"), () => {
   test("serving a shifted time: the daytime server is within 5 ms of it", async (t) => {
-    const chronyd = await startChronyd(t);
+    const chronyd = await chronydFor(t);
     for (const shiftMs of [5000, -5000, 10]) {
       await chronyd.shift(shiftMs);
       await using server = await startServer(["--ntp-server", `127.0.0.1:${chronyd.port}`]);
@@ -108,7 +109,7 @@ describe("a real chronyd", needs("chronyd", "chronyc"), () => {
   });
 
   test("10 ms ahead, behind a path of 20 ms each way: so is the server, and the library alone is not", async (t) => {
-    const chronyd = await startChronyd(t);
+    const chronyd = await chronydFor(t);
     await chronyd.shift(10);
     const path = { delayMs: 20 };
     const to = { host: "127.0.0.1", port: chronyd.port };
@@ -125,54 +126,23 @@ describe("a real chronyd", needs("chronyd", "chronyc"), () => {
   });
 
   test("that is not synchronised itself is refused", async (t) => {
-    const chronyd = await startChronyd(t);
+    const chronyd = await chronydFor(t);
     await chronyd.command("local off");
     assert.match(await complaintOf(chronyd), /is refused: it is not synchronised \(leap 3\)/);
   });
 });
 
-/**
- * chronyd with its null clock driver (-x): it sets nothing on the machine and serves a clock of its own, which
- * chronyc moves. Its own answer to a raw query says that it moved.
- */
-async function startChronyd(t: TestContext) {
-  const folder = await mkdtemp(join(tmpdir(), "chronyd-"));
-  const free = await timeServer(t, () => {});
-  free.stop();
-  await free.closed;
-  const { port } = free;
-  const commands = join(folder, "commands");
-  const lines = [
-    `port ${port}`,
-    "bindaddress 127.0.0.1",
-    "allow 127.0.0.0/8",
-    "local stratum 1",
-    "cmdport 0",
-    `bindcmdaddress ${commands}`,
-    `pidfile ${join(folder, "pid")}`,
-  ];
-  await writeFile(join(folder, "conf"), `${lines.join("\n")}\n`);
-  const env = { PATH: `${process.env["PATH"]}:/usr/sbin:/sbin` };
-  const args = ["-x", "-d", "-U", "-u", userInfo().username, "-f", join(folder, "conf")];
-  const chronyd = new Running("chronyd", args, { env });
-  t.after(async () => {
-    await chronyd[Symbol.asyncDispose]();
-    await rm(folder, { recursive: true });
-  });
-  const address = { host: "127.0.0.1", port };
-  await within(answers(address, chronyd), "chronyd's first answer");
-
-  const command = async (text: string) => {
-    const { stdout, code } = await runTool("chronyc", ["-h", commands, text]);
-    assert.equal(code, 0, `${text}: ${stdout}`);
-  };
-  let currentMs = 0;
+/** A chronyd until the test's end. Its own answer to a raw query says that it was moved. */
+async function chronydFor(t: TestContext) {
+  const { host, port, running, command, shift, ...chronyd } = await startChronyd();
+  t.after(() => chronyd[Symbol.asyncDispose]());
+  const address = { host, port };
+  await within(answers(address, running), "chronyd's first answer");
   return {
     ...address,
     command,
     async shift(shiftMs: number) {
-      await command(`doffset ${(currentMs - shiftMs) / 1000}`);
-      currentMs = shiftMs;
+      await shift(shiftMs);
       const offsetMs = await rawOffset(address);
       assert.ok(Math.abs(offsetMs - shiftMs) < 1, `chronyd itself is ${offsetMs} ms off, not ${shiftMs}`);
     },
