@@ -13,6 +13,7 @@ import { decode, encode } from "../../shared/pdu.ts";
 import {
   needs,
   needsNamespaces,
+  pathOf,
   type Running,
   run,
   runTool,
@@ -331,13 +332,13 @@ describe("setting the system's clock", () => {
       return stderr;
     };
     assert.match(await set(5000), /^about to step the system's clock \d+\.\d{3} ms forward$/m);
-    assert.match(await set(-90), /^about to slew the system's clock \d+\.\d{3} ms back, which takes \d+ s$/m);
+    assert.match(await set(-60), /^about to slew the system's clock \d+\.\d{3} ms back, which takes \d+ s$/m);
     assert.match(await set(0), /^the system's clock stays as it is/m);
     const [step = "", slew = "", ...more] = (await readFile(join(folder, "done"), "utf8")).trim().split("\n");
     const [, seconds] = /^date --utc --set=@(\d+\.\d{6})$/.exec(step) ?? [];
     assert.ok(Math.abs(Number(seconds) * 1000 - 5000 - Date.now()) < 60_000, step);
     const [, microseconds] = /^adjtimex --singleshot (-\d+)$/.exec(slew) ?? [];
-    assert.ok(Math.abs(Number(microseconds) + 90_000) < 30_000, slew);
+    assert.ok(Math.abs(Number(microseconds) + 60_000) < 60_000, slew);
     assert.deepEqual(more, []);
   });
 });
@@ -361,7 +362,7 @@ describe("the disciplined clock", () => {
       assert.ok(Math.abs(driftPpm - 3000) <= driftBoundPpm + 1, `${driftPpm} ± ${driftBoundPpm} ppm`);
       assert.ok(line.clockMs > (lines.at(-1)?.clockMs ?? 0));
       lines.push(line);
-      assert.ok(i < 15, "the drift is never sure");
+      assert.ok(i < 40, "the drift is never sure");
     }
     assert.ok(lines.length >= 3);
     await drifting.stop();
@@ -470,7 +471,9 @@ describe("the server", () => {
 describe("real programs", { concurrency: 2 }, () => {
   test("rdate understands our server, over TCP and UDP", needs("rdate"), async () => {
     for (const transport of [[], ["-u"]]) {
-      const { code, stdout, stderr } = await runTool("rdate", [
+      const { code, stdout, stderr } = await runTool("env", [
+        "TZ=UTC",
+        pathOf("rdate") ?? "",
         ...transport,
         "-p",
         "-o",
