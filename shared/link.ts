@@ -151,9 +151,11 @@ export class Direction {
   }
 
   #schedule(atMs: number, deliver: () => void): void {
-    const later = this.#underway.findLastIndex((other) => other.atMs <= atMs);
-    this.#underway.splice(later + 1, 0, { atMs, deliver });
-    if (later === -1) this.#deliverDue(); // nothing was to be waited for, or nothing so soon
+    let place = this.#underway.length; // the end, as a rule
+    while (place > 0 && (this.#underway[place - 1]?.atMs ?? 0) > atMs) place--;
+    if (place === this.#underway.length) this.#underway.push({ atMs, deliver });
+    else this.#underway.splice(place, 0, { atMs, deliver });
+    if (place === 0) this.#deliverDue(); // nothing was to be waited for, or nothing so soon
   }
 
   #deliverDue(): void {
