@@ -244,10 +244,10 @@ describe("the client", { concurrency: 2 }, () => {
       setTimeout(() => {
         const heldNs = toNs(performance.now() - startMs);
         reply(answered(request, { serverReceive: came, serverTransmit: came + heldNs }));
-      }, 300);
+      }, 600);
     });
-    const found = await measure(port, ["--samples", 3]);
-    assert.ok(found.roundTripMs < 290, `a round trip of ${found.roundTripMs} ms`);
+    const found = await measure(port, ["--samples", 2]);
+    assert.ok(found.roundTripMs < 590, `a round trip of ${found.roundTripMs} ms`);
     assert.ok(Math.abs(found.offsetMs) <= found.boundMs + MILLISECONDS);
   });
 
@@ -262,9 +262,9 @@ describe("the client", { concurrency: 2 }, () => {
         /nothing came within 50 ms \(tries: 2\)$/,
       ],
       [
-        ["--port", stranger.port, "--timeout", 50, "--retries", 0],
+        ["--port", stranger.port, "--timeout", 100, "--retries", 10],
         1,
-        /\(tries: 1\); 1 datagrams were no answer to it$/,
+        /\(tries: 11\); \d+ datagrams were no answer to it$/,
       ],
       [
         ["--port", server.port, "--least-one-way", 5000, "--interval", 0],
