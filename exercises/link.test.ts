@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { freePort, needsNamespaces, PATIENCE_MS, run, runTool, start } from "../shared/testing.ts";
+import { freePort, needs, needsNamespaces, PATIENCE_MS, run, runTool, start } from "../shared/testing.ts";
 
 const LINK = "exercises/link.ts";
 
@@ -91,25 +91,20 @@ test("a TCP connection it resets; what makes no sense is refused", async () => {
   }
 });
 
-test(
-  "two namespaces, how to get there, what they cost; and kill -9 leaves none behind",
-  needsNamespaces(),
-  async () => {
-    await using link = await start(LINK, ["namespaces", "--delay", "5/35", "--quiet"], { servers: 0 });
-    const [, prefix = "", namespace] = await link.output(
-      /^client 10\.0\.0\.1: (ip netns exec (\S+)) COMMAND$/m,
-    );
-    assert.match(link.stderr, /^the carrier itself adds \d+\.\d+ ms to a round trip/m);
-    const [command = "", ...words] = prefix.split(" ");
-    const { stdout } = await runTool(command, [...words, "ping", "-c", "1", "-W", "5", "10.0.0.2"]);
-    const roundTripMs = Number(/time=([\d.]+) ms/.exec(stdout)?.[1]);
-    assert.ok(roundTripMs >= 40, `${roundTripMs} ms`);
-    link.kill("SIGKILL");
-    for (
-      const endMs = performance.now() + PATIENCE_MS;
-      existsSync(`/run/netns/${namespace}`);
-      await sleep(10)
-    )
-      assert.ok(performance.now() < endMs, `${namespace} is still there`);
-  },
-);
+test("two namespaces, how to get there, what they cost; and kill -9 leaves none behind", {
+  ...needs("ping"),
+  ...needsNamespaces(),
+}, async () => {
+  await using link = await start(LINK, ["namespaces", "--delay", "5/35", "--quiet"], { servers: 0 });
+  const [, prefix = "", namespace] = await link.output(
+    /^client 10\.0\.0\.1: (ip netns exec (\S+)) COMMAND$/m,
+  );
+  assert.match(link.stderr, /^the carrier itself adds \d+\.\d+ ms to a round trip/m);
+  const [command = "", ...words] = prefix.split(" ");
+  const { stdout } = await runTool(command, [...words, "ping", "-c", "1", "-W", "5", "10.0.0.2"]);
+  const roundTripMs = Number(/time=([\d.]+) ms/.exec(stdout)?.[1]);
+  assert.ok(roundTripMs >= 40, `${roundTripMs} ms`);
+  link.kill("SIGKILL");
+  for (const endMs = performance.now() + PATIENCE_MS; existsSync(`/run/netns/${namespace}`); await sleep(10))
+    assert.ok(performance.now() < endMs, `${namespace} is still there`);
+});

@@ -25,6 +25,7 @@ import {
   toMs,
   toNs,
 } from "./protocol.ts";
+import { asText, offsetOf } from "./report.ts";
 import { planFor, STEP_MS } from "./set-clock.ts";
 
 const SEED = 1989;
@@ -354,6 +355,18 @@ describe("a disciplined clock", () => {
     assert.equal(discipline?.points.length, 20);
     assert.equal(discipline?.points[0]?.atMs, 30);
   });
+});
+
+test("what is said of this machine's clock: its offset, and a bound that holds what reading it is worth too", () => {
+  const sample: Sample = { atMs: 1000, roundTripMs: 2, offsetMs: 5_000_010.25, serverErrorMs: 0.5 };
+  const { offsetMs, boundMs } = offsetOf(sample, { offsetMs: 5_000_000, errorMs: 0.125 }, 0.25, 1000);
+  assert.deepEqual([offsetMs, boundMs], [10.25, 1 - 0.25 + 0.5 + 0.125]);
+  const measurement = { samples: [sample, sample], best: sample, lost: 3, ignored: 4 };
+  assert.equal(
+    asText(measurement, { offsetMs: -0.0004, boundMs: 0.0101 }),
+    "offset -0.000 ms ± 0.011 ms: this machine's clock is 0.000 ms ahead\n" +
+      "round trip 2.000 ms, the least of 2 samples (3 lost, 4 ignored); the server is right to 0.500 ms",
+  );
 });
 
 test("the system's clock is stepped where it is far off, else slewed", () => {
