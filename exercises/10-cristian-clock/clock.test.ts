@@ -113,21 +113,11 @@ describe("a clock that is off", { concurrency: 2 }, () => {
   });
 
   test("in the middle of the samples, by an hour: they are not spoilt", needs("faketime"), async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), "faketime-"));
-    t.after(() => rm(folder, { recursive: true }));
-    const file = join(folder, "shift");
-    await writeFile(file, "+0");
-    const library = await runTool("faketime", ["-f", "+0", "printenv", "LD_PRELOAD"]);
-    const env = {
-      LD_PRELOAD: library.stdout.trim(),
-      FAKETIME_TIMESTAMP_FILE: file,
-      FAKETIME_NO_CACHE: "1",
-      FAKETIME_DONT_FAKE_MONOTONIC: "1",
-    };
+    const { env, setTo } = await settableClock(t);
     let asked = 0;
     const { port } = await clockServer(t, async (request, reply) => {
       // The request is under way when the clock is set.
-      if (++asked === 2) await writeFile(file, "+3600");
+      if (++asked === 2) await setTo("+3600");
       reply(answered(request));
     });
     const found = await measure(port, ["--samples", 4], { env });
@@ -137,6 +127,22 @@ describe("a clock that is off", { concurrency: 2 }, () => {
       assert.ok(Math.abs(sample.offsetMs + 3_600_000) <= sample.boundMs + MILLISECONDS);
   });
 });
+
+/** An environment in which the machine's clock can be set while a program runs; its monotonic clock stays. */
+async function settableClock(t: TestContext) {
+  const folder = await mkdtemp(join(tmpdir(), "faketime-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const file = join(folder, "shift");
+  await writeFile(file, "+0");
+  const library = await runTool("faketime", ["-f", "+0", "printenv", "LD_PRELOAD"]);
+  const env = {
+    LD_PRELOAD: library.stdout.trim(),
+    FAKETIME_TIMESTAMP_FILE: file,
+    FAKETIME_NO_CACHE: "1",
+    FAKETIME_DONT_FAKE_MONOTONIC: "1",
+  };
+  return { env, setTo: (shift: string) => writeFile(file, shift) };
+}
 
 /** `answered` has no finer clock. */
 const MILLISECONDS = 1;
@@ -439,6 +445,14 @@ describe("the server", () => {
     socket.close();
     for (const reason of [/is itself a reply/, /is malformed \(ClockTime.version/, /is itself a time/])
       await server.output(reason, "stderr");
+  });
+
+  test("follows this machine's clock when somebody sets it", needs("faketime"), async (t) => {
+    const { env, setTo } = await settableClock(t);
+    await using settable = await start(SERVER, ["--port", 0], { servers: 2, env });
+    assertClose(await measure(settable.port, ["--samples", 2]), 0);
+    await setTo("+3600");
+    assertClose(await measure(settable.port, ["--samples", 2]), 3_600_000);
   });
 
   test("answers 500 clients at once, each its own", async () => {

@@ -27,6 +27,7 @@ import {
 } from "./protocol.ts";
 import { asText, offsetOf } from "./report.ts";
 import { planFor, STEP_MS } from "./set-clock.ts";
+import { calibrate } from "./system-clock.ts";
 
 const SEED = 1989;
 const span = (max: number) => fc.double({ min: 0, max, noNaN: true });
@@ -355,6 +356,21 @@ describe("a disciplined clock", () => {
     assert.equal(discipline?.points.length, 20);
     assert.equal(discipline?.points[0]?.atMs, 30);
   });
+});
+
+test("this machine's clock is read between its ticks, and never outside of the millisecond that it shows", () => {
+  for (let i = 0; i < 5; i++) {
+    const { offsetMs, errorMs } = calibrate();
+    assert.ok(errorMs > 0);
+    for (let look = 0; look < 100; look++) {
+      const before = Date.now();
+      const finerMs = performance.now() + offsetMs;
+      assert.ok(
+        finerMs >= before - errorMs && finerMs <= Date.now() + 1 + errorMs,
+        `${finerMs} at ${before}`,
+      );
+    }
+  }
 });
 
 test("what is said of this machine's clock: its offset, and a bound that holds what reading it is worth too", () => {
