@@ -19,9 +19,9 @@ import {
   type ValueOf,
 } from "../../shared/pdu.ts";
 
-/** Where the demo has echo servers of exercise 01; and where a DNS server. */
+/** Where the demo has echo servers of exercise 01, and behind it a DNS server and two long ways to the echo server. */
 export const PORT = 10_400;
-export const DNS_PORT_OF_DEMO = 10_401;
+export const [DEMO_DNS, DEMO_FAR, DEMO_LOSSY] = [PORT + 1, PORT + 2, PORT + 3] as const;
 /** What is measured unless a host comes with a port: exercise 01's echo servers; DNS by its assigned port. */
 export const ECHO_PORT = 10_100;
 export const DNS_PORT = 53;
@@ -64,10 +64,10 @@ export const dissectors: readonly Dissector[] = [
     pdu: Probe.shape,
     info: "probe {sequence}, id {id}",
     otherwise: "echo",
-    udp: [PORT],
+    udp: [PORT, DEMO_FAR, DEMO_LOSSY],
   },
   { as: "echo", tcp: [PORT] },
-  { as: "dns", udp: [DNS_PORT_OF_DEMO] },
+  { as: "dns", udp: [DEMO_DNS] },
 ];
 
 /** A kind of datagram probe. Ids are bigints below 2 ** idBits. */

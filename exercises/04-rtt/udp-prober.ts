@@ -10,6 +10,8 @@ const MAX_REMEMBERED = 1000;
 
 interface UnderWay {
   sentAtMs: number;
+  /** The system has taken it. */
+  isSent: boolean;
   timer: NodeJS.Timeout;
   done: (result: Result) => void;
 }
@@ -52,23 +54,24 @@ export class UdpProber implements Prober {
     const id = this.#newId();
     const bytes = this.#probe.request(id, sequence);
     const timer = setTimeout(() => this.#end(id, lost(underWay.sentAtMs)), this.#timeoutMs);
-    const underWay: UnderWay = { sentAtMs: performance.now(), timer, done };
+    const underWay: UnderWay = { sentAtMs: performance.now(), isSent: false, timer, done };
     this.#underWay.set(id, underWay);
     if (this.#unusable) this.#end(id, failed(this.#unusable, underWay.sentAtMs, 0, this.#timeoutMs));
     else this.#hand(bytes, id, underWay);
   }
 
-  #hand(bytes: Buffer, id: bigint, underWay: UnderWay, isRepeated = false): void {
+  #hand(bytes: Buffer, id: bigint, underWay: UnderWay): void {
     underWay.sentAtMs = performance.now();
-    this.#socket.send(bytes, (error) => {
-      if (!error || !this.#underWay.has(id)) return;
-      const { code } = error as NodeJS.ErrnoException;
-      // The system may say only now that an earlier one was refused, and then it has not sent this one.
-      if (code === "ECONNREFUSED" && !isRepeated) {
-        if (this.#underWay.keys().next().value !== id) this.#refused(error, performance.now());
-        return this.#hand(bytes, id, underWay, true);
+    this.#socket.send(bytes, (error: NodeJS.ErrnoException | null) => {
+      const nowMs = performance.now();
+      underWay.isSent = !error;
+      if (error?.code === "ECONNREFUSED") {
+        // This is how the system says that an earlier one was refused; this one it has not sent.
+        this.#refused(error, nowMs);
+        if (this.#underWay.has(id)) this.#hand(bytes, id, underWay);
+      } else if (error) {
+        this.#end(id, failed(error, underWay.sentAtMs, nowMs - underWay.sentAtMs, this.#timeoutMs));
       }
-      this.#end(id, failed(error, underWay.sentAtMs, performance.now() - underWay.sentAtMs, this.#timeoutMs));
     });
   }
 
@@ -85,10 +88,8 @@ export class UdpProber implements Prober {
   }
 
   #refused(error: NodeJS.ErrnoException, nowMs: number): void {
-    const [earliest] = this.#underWay;
-    if (earliest === undefined) return;
-    const [id, { sentAtMs }] = earliest;
-    this.#end(id, failed(error, sentAtMs, nowMs - sentAtMs, this.#timeoutMs));
+    for (const [id, { sentAtMs, isSent }] of this.#underWay)
+      if (isSent) return this.#end(id, failed(error, sentAtMs, nowMs - sentAtMs, this.#timeoutMs));
   }
 
   #end(id: bigint, result: Result): void {
