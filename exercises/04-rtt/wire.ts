@@ -11,7 +11,6 @@ import type { NamespaceEnd } from "../../shared/namespaces.ts";
 import { Running, runTool, within } from "../../shared/running.ts";
 import type { Transport } from "./probing.ts";
 
-const FILTER = "tcp[tcpflags] & tcp-syn != 0 or udp";
 const FIELDS = ["frame.time_epoch", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstport", "udp.payload"];
 
 /** The kernel hands packets over in blocks; one that is not yet full waits for so long, and an end would lose it. */
@@ -24,11 +23,13 @@ export interface Pair {
   rttMs: number;
 }
 
-/** Runs `during` while everything that leaves or reaches this end is recorded; the round trips in the order of sending. */
+/** Runs `during` while handshakes and datagrams of this end with a port are recorded; the round trips in the order of sending. */
 export async function onTheWire(
   { address, wrapper }: NamespaceEnd,
+  port: number,
   during: () => Promise<void>,
 ): Promise<Pair[]> {
+  const filter = `port ${port} and (tcp[tcpflags] & tcp-syn != 0 or udp)`;
   const folder = mkdtempSync(join(tmpdir(), "netlab-wire-"));
   const file = join(folder, "wire.pcapng");
   const [command = "", ...words] = wrapper;
@@ -40,7 +41,7 @@ export async function onTheWire(
     if (device === undefined) throw new Failure(`no device has the address ${address}: ${stdout}`);
     await using dumpcap = new Running(
       command,
-      [...words, "dumpcap", "-q", "-i", device, "-f", FILTER, "-w", file],
+      [...words, "dumpcap", "-q", "-i", device, "-f", filter, "-w", file],
       {},
     );
     await dumpcap.output(/^File: /m, "stderr");
