@@ -287,6 +287,24 @@ attach(existing("ntp"), { udp = { 10201 } })
 attach(existing("http"), { tcp = { "10300-10301" } })
 
 protocol {
+  name = "nlrtt",
+  title = "netlab RTT probe",
+  info = "probe {sequence}, id {id}",
+  otherwise = "echo",
+  size = 16,
+  udp = { 10400, 10402, 10403 },
+  pdu = group("Probe", "", {
+    integer("magic", "\"NLRT\" in ASCII", "uint", 4, { always = 0x4e4c5254 }),
+    integer("sequence", "counts the probes to this host, from 0; for whoever watches", "uint", 4),
+    integer("id", "drawn at random for each probe: the reply that repeats it is this probe's", "uint", 8),
+  }),
+}
+
+attach(existing("echo"), { tcp = { 10400 } })
+
+attach(existing("dns"), { udp = { 10401 } })
+
+protocol {
   name = "nlrs",
   title = "Netlab Remote Shell",
   tcp = { 10500 },
