@@ -122,8 +122,8 @@ async function mostProbes({ server }: NamespaceLink, hosts: number, transport: T
   const args = [...names, `--${transport}`, "--seconds", seconds, "--interval", interval];
   const rows = await measured(server, args);
   const sum = (of: (row: Row) => number) => rows.reduce((all, row) => all + of(row), 0);
-  if (sum(({ received }) => received) < sum(({ sent }) => sent) * 0.99)
-    throw new Failure("too many were lost");
+  const [sent, received] = [sum((row) => row.sent), sum((row) => row.received)];
+  if (received === 0) throw new Failure("nothing came back");
   return `| ${hosts} | ${transport} | ${(hosts * 1000) / interval} | ${Math.round(sent / seconds)} | ${Math.round(received / seconds)} |`;
 }
 
@@ -148,7 +148,9 @@ await program({
       say("|---|---|---|---|---|---|---|");
       for (const hosts of [1, 10, MOST_HOSTS])
         for (const by of TRANSPORTS) say(await errorsWith(link, hosts, by, join(folder, "errors.csv")));
-      say("\n| hosts, to itself | by | probes a second, wanted | sent | answered within 1 s |\n|---|---|---|---|---|");
+      say(
+        "\n| hosts, to itself | by | probes a second, wanted | sent | answered within 1 s |\n|---|---|---|---|---|",
+      );
       for (const hosts of [1, 10, MOST_HOSTS])
         for (const by of TRANSPORTS) say(await mostProbes(link, hosts, by));
     } finally {

@@ -21,7 +21,7 @@ const RTT = "exercises/04-rtt/rtt.ts";
 const DELAY_MS = 20;
 const BOUND_MS = 0.5;
 /** Rounds until one was quiet. */
-const ROUNDS = 3;
+const ROUNDS = 2;
 /** Clocks of one machine that are read one after the other, and kernel times in whole microseconds. */
 const CLOCKS_MS = 0.05;
 const folder = mkdtempSync(join(tmpdir(), "netlab-path-"));
