@@ -8,7 +8,7 @@ import { chartsOf } from "./charts.ts";
 import { appendRows, openCsv, rowsOf } from "./csv-file.ts";
 import { fitted } from "./live.ts";
 import { Stream } from "./measurement.ts";
-import type { Prober, Result } from "./probing.ts";
+import { answered, failed, type Prober, type Result } from "./probing.ts";
 import { aligned, formatMs, jsonOf, tableOf } from "./report.ts";
 import { parseHosts, targetsOf } from "./targets.ts";
 
@@ -47,6 +47,15 @@ describe("a list of hosts", () => {
     );
     assert.deepEqual(lines, ["cannot measure 127.0.0.1:0: nobody answers at port 0; name another"]);
   });
+});
+
+test("what comes after the time-out is lost, also where this program alone was late to see it", () => {
+  assert.deepEqual(answered(5, 100, 100), { outcome: "received", sentAtMs: 5, rttMs: 100 });
+  assert.deepEqual(answered(5, 100.1, 100), { outcome: "lost", sentAtMs: 5, rttMs: Infinity });
+  const error = Object.assign(new Error(), { code: "ECONNREFUSED" });
+  assert.equal(failed(error, 5, 100, 100).outcome, "refused");
+  assert.equal(failed(error, 5, 100.1, 100).outcome, "lost");
+  assert.equal(failed(Object.assign(new Error(), { code: "EHOSTUNREACH" }), 5, 1, 100).outcome, "lost");
 });
 
 /** A stream whose probes, one a millisecond, had this fate. */
