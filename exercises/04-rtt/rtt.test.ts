@@ -95,9 +95,10 @@ describe("one measurement", () => {
     assert.ok(!existsSync(`${plot}.part`));
   });
 
-  test("of a hosts file, at random times, in a table, with lines in the pipe meanwhile", async () => {
-    writeFileSync(file("hosts.txt"), `# the assignment's form\n${ADDRESS};${port};localhost\n`);
-    const args = ["--hosts-file", file("hosts.txt"), "--port", port, "--udp", "--seconds", 2];
+  test("of hosts in a configuration and a file, at random times, in a table, with lines in the pipe meanwhile", async () => {
+    writeFileSync(file("hosts.txt"), `# the assignment's form\nlocalhost;${port}\n`);
+    writeFileSync(file("rtt.ini"), `[rtt]\nhosts[] = ${ADDRESS}\nudp = true\nport = ${port}\nseconds = 2\n`);
+    const args = ["--hosts-file", file("hosts.txt"), "--config", file("rtt.ini")];
     const { code, stdout, stderr } = await run(RTT, [...args, "--interval", 30, "--sampling", "poisson"]);
     assert.equal(code, 0, stderr);
     const [head = "", ...rows] = stdout.split("\n");
