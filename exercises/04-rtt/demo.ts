@@ -34,7 +34,7 @@ async function measured(args: readonly (string | number)[], exitCode = 0): Promi
   );
 }
 
-const [RECEIVED, LOST, REFUSED, MEDIAN] = [1, 2, 3, 5];
+const [RECEIVED, LOST, REFUSED, MIN, MEDIAN] = [1, 2, 3, 4, 5];
 const figure = (rows: Map<string, string[]>, name: string, column: number) =>
   Number(rows.get(name)?.[column]);
 
@@ -49,7 +49,7 @@ async function near(echo: number): Promise<void> {
   }
 }
 
-/** Returns by how much the far host's median is above the path's own delay, in milliseconds. */
+/** Returns by how much the far host's minimum is above the path's own delay, in milliseconds: a busy machine spares it. */
 async function far(echo: number, ports: { far: number; lossy: number }): Promise<number> {
   const to = { host: HERE, port: echo };
   const long = { delayMs: DELAY_MS };
@@ -63,14 +63,15 @@ async function far(echo: number, ports: { far: number; lossy: number }): Promise
   const rows = await measured([here, there, lossy].map(String).concat(args.map(String)));
   const [nearMs, farMs] = [here, there].map((name) => figure(rows, `${name} udp`, MEDIAN));
   const lost = figure(rows, `${lossy} udp`, LOST);
-  expect(Number(farMs) > 2 * DELAY_MS, `a median of ${farMs} ms over ${2 * DELAY_MS} ms of path`);
+  const leastMs = figure(rows, `${there} udp`, MIN);
+  expect(leastMs > 2 * DELAY_MS, `a minimum of ${leastMs} ms over ${2 * DELAY_MS} ms of path`);
   expect(Number(farMs) > Number(nearMs), "distance did not tell");
   expect(lost > 0, "nothing was lost");
   say(
     `   What dominates is distance: ${nearMs} ms here, ${farMs} ms there. ${lost} were lost on the bad path; as`,
   );
   say("   they count as infinite, its p95 says so, while min and mean know nothing of them.");
-  return Number(farMs) - 2 * DELAY_MS;
+  return leastMs - 2 * DELAY_MS;
 }
 
 async function dns(port: number): Promise<void> {
