@@ -219,6 +219,13 @@ describe("a stream probe", () => {
     assert.deepEqual([outcome, error?.code, Number.isFinite(rttMs)], ["refused", "ECONNREFUSED", true]);
   });
 
+  test("is timed from when the system is told to connect, not from when Node is", async (t) => {
+    const prober = tcp(t, await freePort(), LONG_MS);
+    const fate = probe(prober);
+    const toldMs = performance.now();
+    assert.ok((await fate).sentAtMs >= toldMs);
+  });
+
   test("that cannot leave is unsent", async (t) => {
     assert.equal((await probe(tcp(t, 9, LONG_MS, BROADCAST))).outcome, "unsent");
   });
