@@ -194,6 +194,16 @@ describe("what cannot be measured", { concurrency: 2 }, () => {
 });
 
 describe("a campaign", () => {
+  test("that is ended in the middle of a measurement keeps what it has measured", async () => {
+    const [csv, before] = [file("ended.csv"), probes];
+    const args = [`${ADDRESS}:${port}`, "--udp", "--seconds", 3600, "--interval", 50];
+    await using running = await start(RTT, [...args, "--csv", csv, "--cron", "* * * * * *"], { servers: 0 });
+    while (probes < before + 5) await sleep(5);
+    running.kill("SIGTERM");
+    assert.deepEqual(await within(running.exited, "its end"), { code: 0, signal: null });
+    assert.ok(readFileSync(csv, "utf8").split("\n").length > 4, readFileSync(csv, "utf8"));
+  });
+
   test("appends, survives kill -9 and a restart, and stops cleanly", async () => {
     const csv = file("campaign.csv");
     const rows = () => (existsSync(csv) ? readFileSync(csv, "utf8") : "").split("\n").slice(1, -1);
