@@ -58,6 +58,7 @@ export function addLines(table: TermTable, lines: Buffer): void {
     table.add(lines, start, tab, count);
     start = at + 1;
   }
+  table.checkWords();
 }
 
 function shown(lines: Buffer, start: number): string {

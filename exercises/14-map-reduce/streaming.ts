@@ -8,7 +8,10 @@ export async function print(pieces: Iterable<Buffer>): Promise<void> {
 }
 
 /** What a user must know of a text beside its counts. */
-export function warnings({ invalidBytes, longTerms }: Pick<Totals, "invalidBytes" | "longTerms">): string[] {
+export function warnings({
+  invalidBytes,
+  longTerms,
+}: Record<"invalidBytes" | "longTerms", number | bigint>): string[] {
   const lines: string[] = [];
   if (invalidBytes > 0) lines.push(`bytes that are not UTF-8 were taken for separators: ${invalidBytes}`);
   if (longTerms > 0) lines.push(`terms of more than ${MAX_TERM_BYTES} bytes were not counted: ${longTerms}`);

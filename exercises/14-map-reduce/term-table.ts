@@ -112,6 +112,11 @@ export class TermTable {
       const [start, end] = [other.starts[term] as number, other.starts[term + 1] as number];
       this.add(other.arena, start, end, other.counts[term] as number);
     }
+    this.checkWords();
+  }
+
+  /** Throws `Failure` where the counts may not be exact any more. */
+  checkWords(): void {
     if (this.words > MAX_COUNT) throw new Failure("there are more words than can be counted exactly");
   }
 }
