@@ -1,0 +1,35 @@
+/**
+ * Seeded schedules of kills, stops and cut links, on the real programs: the count is exact, or there is none. More of them, or one
+ * again: `NETLAB_SCHEDULES=200 NETLAB_SEED=1 node --import tsx --test exercises/14-map-reduce/faults.test.ts`.
+ */
+import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { test } from "node:test";
+import { FaultyCluster, scheduleOf, shown } from "./faults.ts";
+import { LocalCluster } from "./local-cluster.ts";
+import { countedIn } from "./oracle.ts";
+import { sampleText } from "./sample-text.ts";
+
+const FIRST_SEED = Number(process.env["NETLAB_SEED"] ?? 1);
+const COUNT = Number(process.env["NETLAB_SCHEDULES"] ?? (process.env["NETLAB_SEED"] === undefined ? 4 : 1));
+const SILENCE_MS = 1500;
+const TEXT_BYTES = 24_000_000;
+/** How long the job takes, about, with the master's start. */
+const JOB_MS = 1500;
+
+test(`${COUNT} seeded schedules from ${FIRST_SEED}: the exact count, or none and a reason`, async (t) => {
+  const names = ["mapper1", "mapper2", "mapper3", "mapper4"];
+  await using faulty = await FaultyCluster.of(await LocalCluster.of({ mappers: names.length }), SILENCE_MS);
+  const { cluster } = faulty;
+  const text = cluster.file("text.txt");
+  await writeFile(text, sampleText(TEXT_BYTES).bytes);
+  const expected = Buffer.from(countedIn(readFileSync(text)));
+  const outcomes: Record<string, number> = {};
+  for (let seed = FIRST_SEED; seed < FIRST_SEED + COUNT; seed++) {
+    const schedule = scheduleOf(seed, names, JOB_MS, SILENCE_MS);
+    const outcome = await faulty.run(schedule, text, expected);
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+    t.diagnostic(`NETLAB_SEED=${seed}: ${outcome} (${shown(schedule)})`);
+  }
+  t.diagnostic(JSON.stringify(outcomes));
+});

@@ -1,0 +1,141 @@
+/**
+ * Seeded schedules of faults: a job runs, and at drawn times nodes are killed, stopped, started again and cut off. At its end
+ * the output must be exact, or there must be none and a reason. The same seed draws the same schedule.
+ */
+import { strict as assert } from "node:assert";
+import { existsSync, readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+import { within } from "../../shared/running.ts";
+import { type Cut, CutLink } from "./cut-link.ts";
+import type { LocalCluster } from "./local-cluster.ts";
+
+/** One that no fault touches, so that a job with a reducer and a master can always be done. */
+const SAFE = "mapper1";
+const MAX_FAULTS = 4;
+const KINDS = ["kill", "stop", "reset", "silence"] as const;
+
+export interface Fault {
+  /** After the job's begin. */
+  atMs: number;
+  /** Until it is started, continued, or its link mended again. */
+  forMs: number;
+  kind: (typeof KINDS)[number];
+  /** A mapper, the reducer, or the master. A link is the one in front of a node. */
+  node: string;
+}
+
+export interface Schedule {
+  seed: number;
+  faults: Fault[];
+  /** Must the job be done in spite of them? Else it may also fail, with a reason and without an output. */
+  mustSucceed: boolean;
+}
+
+/** Numbers in [0, 1) from a seed (Mulberry32). */
+export function randomOf(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let bits = Math.imul(state ^ (state >>> 15), state | 1);
+    bits = (bits + Math.imul(bits ^ (bits >>> 7), bits | 61)) ^ bits;
+    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** A job of about `jobMs` meets its faults in that time. */
+export function scheduleOf(
+  seed: number,
+  mappers: readonly string[],
+  jobMs: number,
+  silenceMs: number,
+): Schedule {
+  const random = randomOf(seed);
+  const below = (limit: number) => Math.floor(random() * limit);
+  const victims = mappers.filter((name) => name !== SAFE);
+  const faults = Array.from({ length: 1 + below(MAX_FAULTS) }, (): Fault => {
+    const fatal = random() < 0.15;
+    const node = fatal ? (random() < 0.5 ? "reducer" : "master") : (victims[below(victims.length)] ?? SAFE);
+    const kinds = node === "master" ? (["kill", "stop"] as const) : KINDS;
+    const kind = kinds[below(kinds.length)] ?? "kill";
+    return { atMs: below(jobMs), forMs: below(2 * silenceMs), kind, node };
+  }).sort((a, b) => a.atMs - b.atMs);
+  // A link to the reducer is everybody's way to it; a reset of it ends the master's job.
+  const mustSucceed = faults.every(({ node }) => node !== "reducer" && node !== "master");
+  return { seed, faults, mustSucceed };
+}
+
+export const shown = ({ faults }: Schedule) =>
+  faults.map(({ atMs, forMs, kind, node }) => `${atMs} ms: ${kind} ${node} for ${forMs} ms`).join("; ");
+
+/** A cluster behind links that can be cut, for one schedule after the other. */
+export class FaultyCluster implements AsyncDisposable {
+  readonly cluster: LocalCluster;
+  readonly #links = new Map<string, CutLink>();
+  readonly #silenceMs: number;
+  #runs = 0;
+
+  private constructor(cluster: LocalCluster, silenceMs: number) {
+    this.cluster = cluster;
+    this.#silenceMs = silenceMs;
+  }
+
+  static async of(cluster: LocalCluster, silenceMs: number): Promise<FaultyCluster> {
+    const faulty = new FaultyCluster(cluster, silenceMs);
+    for (const [name, { port }] of cluster.addresses) faulty.#links.set(name, await CutLink.to(port));
+    await cluster.configure(new Map([...faulty.#links].map(([name, { port }]) => [name, port])));
+    return faulty;
+  }
+
+  /** Runs it, checks what must hold at its end, and leaves all nodes running. Returns what came of the job. */
+  async run(schedule: Schedule, text: string, expected: Buffer): Promise<"counted" | "failed" | "killed"> {
+    const out = this.cluster.file(`out-${this.#runs++}.txt`);
+    const master = await this.cluster.master(text, out, ["--silence", this.#silenceMs]);
+    const faults = schedule.faults.map((fault) => this.#inflict(fault, (signal) => void master.kill(signal)));
+    const { code, signal } = await within(master.exited, `the master's end: ${master.stderr}`, 60_000);
+    await Promise.all(faults);
+    const story = `seed ${schedule.seed} (${shown(schedule)}): exit code ${code}, ${master.stderr}`;
+    if (code === 0) {
+      assert.ok(existsSync(out) && readFileSync(out).equals(expected), `the count is wrong: ${story}`);
+      return "counted";
+    }
+    assert.ok(!existsSync(out), `there is an output of a job that failed: ${story}`);
+    assert.ok(!schedule.mustSucceed, `the job failed though a mapper lived: ${story}`);
+    if (signal === "SIGKILL") return "killed";
+    assert.match(master.stderr, /^error: .+\n$/m, story);
+    return "failed";
+  }
+
+  async #inflict(
+    { atMs, forMs, kind, node }: Fault,
+    toMaster: (signal: NodeJS.Signals) => void,
+  ): Promise<void> {
+    await delay(atMs);
+    if (node === "master") {
+      toMaster(kind === "kill" ? "SIGKILL" : "SIGSTOP");
+      await delay(forMs);
+      if (kind === "stop") toMaster("SIGCONT");
+    } else if (kind === "kill") {
+      if (this.cluster.node(node).child.signalCode !== null) return; // another fault has it already
+      this.cluster.node(node).kill("SIGKILL");
+      await this.cluster.node(node).exited;
+      await delay(forMs);
+      await this.cluster.start(node);
+    } else if (kind === "stop") {
+      const { child } = this.cluster.node(node);
+      child.kill("SIGSTOP");
+      await delay(forMs);
+      child.kill("SIGCONT");
+    } else await this.#cut(node, kind, forMs);
+  }
+
+  async #cut(node: string, how: Cut, forMs: number): Promise<void> {
+    this.#links.get(node)?.cut(how);
+    await delay(forMs);
+    this.#links.get(node)?.mend();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const link of this.#links.values()) await link[Symbol.asyncDispose]();
+    await this.cluster[Symbol.asyncDispose]();
+  }
+}
