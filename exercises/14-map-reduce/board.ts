@@ -33,9 +33,14 @@ export class Board {
     for (const workers of this.workers) workers.delete(mapper);
   }
 
-  /** What the reducer says of a part; what it has received stays so. */
+  /**
+   * What the reducer says of a part; what it has received stays so. Where a result was lost on its way, nobody knows which of
+   * its mappers had sent it: others get it as if none were left, and the reducer will refuse who comes second.
+   */
   set(part: number, state: PartState): void {
-    if (this.states[part] !== undefined && this.states[part] !== "received") this.states[part] = state;
+    if (this.states[part] === undefined || this.states[part] === "received") return;
+    this.states[part] = state;
+    if (state === "open") this.workers[part]?.clear();
   }
 
   get isDone(): boolean {

@@ -11,7 +11,7 @@ import { Peer } from "./peer.ts";
 import { CHUNK_BYTES, type MessageOf, type Totals } from "./protocol.ts";
 
 /** A mapper that is lost is looked for again after this. */
-const RETRY_MS = 300;
+const RETRY_MS = 200;
 /** A mapper with which nothing was done so many times in a row is given up. */
 const MAX_FAILURES = 10;
 

@@ -1,0 +1,318 @@
+/** The real programs: a job from file to file, the streaming pair as Hadoop calls it, deaths, and peers that talk nonsense. */
+import { strict as assert } from "node:assert";
+import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { connect as connectSocket, type Socket } from "node:net";
+import { after, before, describe, test } from "node:test";
+import { encode } from "../../shared/pdu.ts";
+import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
+import { HERE, LocalCluster } from "./local-cluster.ts";
+import { countHere } from "./nodes-here.ts";
+import { countedIn } from "./oracle.ts";
+import { Message } from "./protocol.ts";
+import { gatheredText, sampleText } from "./sample-text.ts";
+
+let cluster: LocalCluster;
+let path = "";
+let expected = "";
+before(async () => {
+  cluster = await LocalCluster.of({ mappers: 2, args: ["--verbose"] });
+  path = cluster.file("text.txt");
+  await writeFile(path, gatheredText(3_000_000).bytes);
+  expected = countedIn(await readFile(path));
+});
+after(() => cluster[Symbol.asyncDispose]());
+
+/** A whole job of master.ts. */
+async function master(out: string, args: readonly (string | number)[] = []) {
+  const running = await cluster.master(path, out, args);
+  const { code } = await within(running.exited, "the master's end", 60_000);
+  return { code, stderr: running.stderr, stdout: running.stdout };
+}
+const leftOvers = () => readdirSync(cluster.folder).filter((file) => file.endsWith(".part"));
+
+describe("master.ts", () => {
+  test("counts a file into a file, and says how much it was", async () => {
+    const out = cluster.file("counted.txt");
+    const { code, stderr, stdout } = await master(out);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^\d+ words, \d+ distinct terms, in .*counted\.txt after \d+\.\d s\n$/);
+    assert.equal(stdout, "");
+    assert.equal(await readFile(out, "utf8"), expected);
+    assert.deepEqual(leftOvers(), []);
+  });
+
+  const tools = needs("grep", "sed", "sort", "uniq", "awk");
+  test("its output is what the system's own tools make of the text", tools, async (t) => {
+    const ascii = cluster.file("ascii.txt");
+    const text = sampleText(500_000).bytes.toString();
+    await writeFile(ascii, text.normalize("NFD").replace(/[^\n -~]/g, ""));
+    const pipeline =
+      "tr -cs 'A-Za-z0-9' '\\n' < \"$0\" | tr A-Z a-z | sed '/^$/d' | sort | uniq -c | sort -k1,1nr -k2,2 | awk '{ print $2 \"\\t\" $1 }'";
+    const { stdout } = await runTool("env", ["LC_ALL=C", "sh", "-c", pipeline, ascii]);
+    t.diagnostic(`${stdout.length} bytes`);
+    assert.ok(stdout.length > 10_000);
+    const addresses = { mapper1: cluster.address("mapper1"), mapper2: cluster.address("mapper2") };
+    const { output } = await countHere(ascii, cluster.address("reducer"), addresses);
+    assert.equal(output, stdout);
+  });
+
+  test("what cannot be read or written is said before anything is counted, and nothing is left over", async () => {
+    const folder = cluster.file("folder");
+    await mkdir(folder);
+    for (const [args, message] of [
+      [
+        [cluster.file("nowhere.txt"), "out"],
+        /^error: cannot read .*nowhere\.txt: no such file or directory \(ENOENT\)\n$/,
+      ],
+      [[folder, "out"], /^error: cannot read .*folder: it is not a file/],
+      [[path, folder], /^error: cannot write .*folder: it is a directory\n$/],
+      [[path, path], /^error: cannot write .*text\.txt: it is the text itself\n$/],
+    ] as const) {
+      const { code, stderr } = await run(`${HERE}/master.ts`, [...args, "--config", cluster.config]);
+      assert.equal(code, 1);
+      assert.match(stderr, message);
+    }
+    assert.deepEqual(leftOvers(), []);
+  });
+
+  test("a configuration that is wrong is usage, exit code 2, with its line", async () => {
+    const config = cluster.file("wrong.ini");
+    for (const [content, message] of [
+      ["[mapper1]\n", /^error: .*wrong\.ini: has no \[reducer\]\n$/],
+      ["[reducer]\n", /has no mapper; add a section \[mapper1\]\n$/],
+      ["[reducer]\n[mapper]\n", /wrong\.ini:2: \[mapper\] is not \[reducer\], \[mapper1\]/],
+      [
+        "[reducer]\n[mapper1]\nport = 11400\n",
+        /wrong\.ini:2: \[mapper1\] has the address of \[reducer\], 127\.0\.0\.1:11400\n$/,
+      ],
+    ] as const) {
+      await writeFile(config, content);
+      const { code, stderr } = await run(`${HERE}/master.ts`, [
+        path,
+        cluster.file("out"),
+        "--config",
+        config,
+      ]);
+      assert.equal(code, 2);
+      assert.match(stderr, message);
+    }
+  });
+});
+
+describe("deaths", () => {
+  test("the reducer is killed in a job: the master says so, no output; mappers and a new reducer serve the next job", async () => {
+    const out = cluster.file("unborn.txt");
+    const big = cluster.file("big.txt");
+    await writeFile(big, Buffer.concat(Array.from({ length: 12 }, () => readFileSync(path))));
+    const job = await cluster.master(big, out);
+    await cluster.node("mapper1").output(/part 0: begun, 3\d{7} bytes/, "stderr");
+    cluster.node("reducer").kill("SIGKILL");
+    const { code } = await within(job.exited, "the master's end");
+    assert.equal(code, 1);
+    assert.match(job.stderr, /^error: lost the reducer at 127\.0\.0\.1:\d+: /m);
+    assert.ok(!existsSync(out));
+    assert.deepEqual(leftOvers(), []);
+    await cluster.start("reducer");
+    assert.equal((await master(cluster.file("next.txt"))).code, 0);
+    assert.equal(await readFile(cluster.file("next.txt"), "utf8"), expected);
+
+    // The master this time: all drop its job and serve the next.
+    const second = await cluster.master(big, out);
+    await cluster
+      .node("reducer")
+      .output(/job \w+: begun[\s\S]*?job \w+: begun/, "stderr");
+    second.kill("SIGKILL");
+    await second.exited;
+    await cluster.node("reducer").output(/its master has left|the peer reset the connection/, "stderr");
+    assert.ok(!existsSync(out));
+    const { code: after, stderr } = await master(cluster.file("after.txt"));
+    assert.equal(after, 0, stderr);
+    assert.equal(await readFile(cluster.file("after.txt"), "utf8"), expected);
+  });
+
+  test("Ctrl-C at the master ends the job: no output, exit code 0; nodes stop on SIGTERM", async () => {
+    const out = cluster.file("interrupted.txt");
+    const job = await cluster.master(cluster.file("big.txt"), out);
+    await cluster.node("mapper2").output(/(?:part 0: begun, 3\d{7} bytes\n[\s\S]*?){3}/, "stderr");
+    job.kill("SIGINT");
+    assert.equal((await within(job.exited, "the master's end")).code, 0);
+    assert.ok(!existsSync(out));
+    for (const name of cluster.names) {
+      assert.equal(await cluster.node(name).stop(), 0);
+      await cluster.start(name);
+    }
+  });
+});
+
+describe("the streaming pair", () => {
+  test("as Hadoop Streaming calls it: mappers over splits, partitioned and sorted input to several reducers", async () => {
+    const REDUCERS = 3;
+    const lines = readFileSync(path, "utf8").split("\n");
+    const splits = [0, 1, 2].map((i) =>
+      lines
+        .slice((lines.length * i) / 3, (lines.length * (i + 1)) / 3)
+        .map((line) => `${line}\n`)
+        .join(""),
+    );
+    const mapped = await Promise.all(splits.map((stdin) => run(`${HERE}/map.ts`, [], { stdin })));
+    assert.deepEqual(
+      mapped.map(({ code, stderr }) => [code, stderr]),
+      [
+        [0, ""],
+        [0, ""],
+        [0, ""],
+      ],
+    );
+    const pairs = mapped.flatMap(({ stdout }) => stdout.split("\n").slice(0, -1));
+    const partitions = Array.from({ length: REDUCERS }, () => [] as string[]);
+    for (const pair of pairs) {
+      const [term = ""] = pair.split("\t");
+      partitions[[...term].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % REDUCERS]?.push(
+        `${pair}\n`,
+      );
+    }
+    const reduced = await Promise.all(
+      partitions.map((pairs) => run(`${HERE}/reduce.ts`, [], { stdin: pairs.sort().join("") })),
+    );
+    const rows = (text: string) => text.split("\n").slice(0, -1).sort();
+    assert.deepEqual(rows(reduced.map(({ stdout }) => stdout).join("")), rows(expected));
+    for (const { stdout } of reduced) {
+      const counts =
+        rows(stdout).length > 1
+          ? stdout
+              .split("\n")
+              .slice(0, -1)
+              .map((line) => Number(line.split("\t")[1]))
+          : [];
+      assert.deepEqual(
+        counts,
+        counts.toSorted((a, b) => b - a),
+        "the most frequent first",
+      );
+    }
+  });
+
+  test("map < text | sort | reduce is what the nodes make of it; what is no UTF-8 is said", async () => {
+    const text = Buffer.concat([await readFile(path), Buffer.from("ca\xf1\xf3n", "latin1")]);
+    const mapped = await run(`${HERE}/map.ts`, [], { stdin: text });
+    assert.equal(mapped.stderr, "warning: bytes that are not UTF-8 were taken for separators: 2\n");
+    const sorted = `${mapped.stdout.split("\n").slice(0, -1).sort().join("\n")}\n`;
+    assert.equal((await run(`${HERE}/reduce.ts`, [], { stdin: sorted })).stdout, countedIn(text));
+    const wrong = await run(`${HERE}/reduce.ts`, [], { stdin: "a\t1\nb 2\n" });
+    assert.deepEqual([wrong.code, wrong.stdout], [1, ""]);
+    assert.equal(wrong.stderr, 'error: not a term, a tab and a count: "b 2"\n');
+  });
+});
+
+describe("peers that talk nonsense to a mapper or the reducer", () => {
+  const ends = ["mapper1", "reducer"] as const;
+  async function peer(name: string): Promise<Socket> {
+    const socket = connectSocket(cluster.address(name));
+    socket.on("error", () => {});
+    await once(socket, "connect");
+    return socket;
+  }
+  const job = (change: Partial<{ parts: number; silenceMs: number }> = {}) =>
+    encode(Message, {
+      type: "job",
+      job: 99n,
+      parts: 1,
+      silenceMs: 30_000,
+      reducerHost: "127.0.0.1",
+      reducerPort: cluster.address("reducer").port,
+      ...change,
+    });
+  const of = (message: Message) => encode(Message, message);
+
+  /** Sends the bytes. The node says why in one line, closes, and goes on serving. */
+  async function costs(name: string, bytes: Buffer, reason: RegExp): Promise<void> {
+    const socket = await peer(name);
+    const from = `127\\.0\\.0\\.1:${socket.localPort}`;
+    socket.resume().write(bytes);
+    const [, line = ""] = await cluster.node(name).output(new RegExp(`^${from}: (.*)\\n`, "m"), "stderr");
+    assert.match(line, reason);
+    if (!socket.closed) await within(once(socket, "close"), "the connection's end");
+  }
+
+  test("each costs its own connection and one line", async () => {
+    for (const name of ends) {
+      await costs(name, Buffer.from("GET / HTTP/1.1\r\n\r\n"), /^NLMR\.type at byte 0: unknown code 71$/);
+      await costs(name, Buffer.from("01000000000000000000000000", "hex"), /^NLMR\.job\.magic/);
+      await costs(name, of({ type: "grant" }), /^a message grant came first$/);
+      await costs(name, job({ parts: 0 }), /^a job without parts$/);
+      await costs(name, job({ silenceMs: 1 }), /^a silence of 1 ms; it must be from 300 to 600000$/);
+      await costs(
+        name,
+        Buffer.concat([job(), of({ type: "received" })]),
+        /^a message received came from a master$/,
+      );
+      await costs(name, Buffer.concat([job(), of({ type: "error", reason: "no" })]), /^it says: no$/);
+    }
+    const announce = of({ type: "announce", job: 1n, part: 0 });
+    await costs("mapper1", announce, /^this is a mapper: only masters connect to it$/);
+    const part = of({ type: "part", part: 0, sizeBytes: 5n });
+    const chunk = of({ type: "chunk", data: Buffer.from("too long") });
+    await costs("mapper1", Buffer.concat([job(), part, chunk]), /^more came than the part has$/);
+    await costs("mapper1", Buffer.concat([job(), chunk]), /^more came than the part has$/);
+    await costs("mapper1", Buffer.concat([job(), part, part]), /^a part came before the last was done$/);
+    await costs(
+      "mapper1",
+      Buffer.concat([job(), of({ type: "part", part: 1, sizeBytes: 5n })]),
+      /^part 1 of 1$/,
+    );
+  });
+
+  test("a job in single bytes; a second one of the same number; a part that there is not", async () => {
+    const first = await peer("reducer");
+    await writeSplit(first, job());
+    const [ready] = (await once(first, "data")) as [Buffer];
+    assert.equal(ready.subarray(0, 2).toString("hex"), "0202");
+    await costs("reducer", job(), /^there is a job of that number already$/);
+    await costs("reducer", of({ type: "announce", job: 99n, part: 7 }), /^part 7 of 1$/);
+    first.destroy();
+  });
+
+  test("cut at every byte of a message: a line each, and the job after it is counted", async () => {
+    const bytes = job();
+    for (const name of ends)
+      for (let size = 1; size < bytes.length; size += 3) {
+        const socket = await peer(name);
+        const from = `127\\.0\\.0\\.1:${socket.localPort}`;
+        socket.resume().end(bytes.subarray(0, size));
+        await cluster
+          .node(name)
+          .output(
+            new RegExp(`^${from}: the peer finished in the middle of a PDU, after ${size} bytes\\n`, "m"),
+            "stderr",
+          );
+      }
+    const crowd = await Promise.all(Array.from({ length: 500 }, (_, i) => peer(ends[i % 2] ?? "reducer")));
+    assert.equal((await master(cluster.file("beside.txt"))).code, 0);
+    assert.equal(await readFile(cluster.file("beside.txt"), "utf8"), expected);
+    for (const socket of crowd) socket.destroy();
+  });
+});
+
+test("mapper.ts takes HOST PORT, and refuses two different ones", async () => {
+  await using running = await start(`${HERE}/mapper.ts`, ["127.0.0.1", 0]);
+  assert.match(running.urls[0] ?? "", /^tcp:\/\/127\.0\.0\.1:\d+$/);
+  const { code, stderr } = await run(`${HERE}/mapper.ts`, ["127.0.0.1", 11401, "--port", 11402]);
+  assert.deepEqual([code, stderr], [2, "error: HOST and PORT are given twice, and differently\n"]);
+});
+
+test("reducer.ts listens where its section says", async () => {
+  const config = cluster.file("reducer.ini");
+  await writeFile(config, "[reducer]\nport = 0\n[mapper1]\n");
+  await using running = await start(`${HERE}/reducer.ts`, ["--config", config]);
+  assert.match(running.urls[0] ?? "", /^tcp:\/\/127\.0\.0\.1:\d+$/);
+});
+
+test("on a terminal the master shows a bar for each part", needs("script"), async () => {
+  const command = `'${process.execPath}' --import '${import.meta.resolve("tsx")}' ${HERE}/master.ts '${path}' '${cluster.file("tty.txt")}' --config '${cluster.config}'`;
+  await using running = new Running("script", ["-qec", command, "/dev/null"], {});
+  const { code } = await within(running.exited, "the master's end", 60_000);
+  assert.equal(code, 0, running.stdout);
+  assert.match(running.stdout, /part 0 .*100% of 3\.\d MB \| received/);
+});
