@@ -28,7 +28,7 @@ export function gatheredText(sizeBytes: number): SampleText {
   let gathered = 0;
   for (const file of files) {
     if (gathered >= sizeBytes) break;
-    const text = readFileSync(file);
+    const text = readFileSync(file).subarray(0, sizeBytes - gathered);
     texts.push(text, Buffer.from("\n"));
     gathered += text.length + 1;
   }
