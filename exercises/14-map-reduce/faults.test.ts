@@ -13,11 +13,9 @@ import { sampleText } from "./sample-text.ts";
 const FIRST_SEED = Number(process.env["NETLAB_SEED"] ?? 1);
 const COUNT = Number(process.env["NETLAB_SCHEDULES"] ?? (process.env["NETLAB_SEED"] === undefined ? 3 : 1));
 const SILENCE_MS = 1500;
-/** Few seeds are for every day, with a small text; the many have one that keeps all busy for as long as faults come. */
-const IS_LONG = COUNT > 10;
-const TEXT_BYTES = IS_LONG ? 24_000_000 : 8_000_000;
-/** How long the job takes, about, with the master's start. */
-const JOB_MS = IS_LONG ? 1500 : 800;
+const TEXT_BYTES = 10_000_000;
+/** How long the job takes, about, with the master's start: the time in which faults come. */
+const JOB_MS = 1000;
 
 test(`${COUNT} seeded schedules from ${FIRST_SEED}: the exact count, or none and a reason`, async (t) => {
   const names = ["mapper1", "mapper2", "mapper3", "mapper4"];

@@ -255,10 +255,7 @@ class MasterJob {
   }
 
   #noMapper(): Failure {
-    const reasons = [...this.#failures].map(([name, reason]) => `${name}: ${reason}`);
-    return new JobFailure(
-      `cannot count: no mapper is left (${reasons.join("; ")}); start one with mapper.ts`,
-    );
+    return new JobFailure("cannot count: no mapper is left; start one with mapper.ts");
   }
 
   #wake(): void {

@@ -191,8 +191,7 @@ describe("jobs", { concurrency: 4 }, () => {
       await never();
     });
     await assert.rejects(countHere(path, reducer.address, { mapper1: mapper.address }), {
-      message:
-        /^cannot count: no mapper is left \(mapper1: it could not deliver part 0: no way to the reducer\); start one/,
+      message: "cannot count: no mapper is left; start one with mapper.ts",
     });
     assert.equal(times, 10);
   });
@@ -202,7 +201,7 @@ describe("jobs", { concurrency: 4 }, () => {
     const gone = await NodeHere.mapper();
     await gone.kill();
     await assert.rejects(countHere(path, reducer.address, { mapper1: gone.address }, { silenceMs: 300 }), {
-      message: /^cannot count: no mapper is left \(mapper1: cannot connect to .*ECONNREFUSED/,
+      message: "cannot count: no mapper is left; start one with mapper.ts",
     });
     await assert.rejects(countHere(path, gone.address, { mapper1: gone.address }), {
       message: /^cannot reach the reducer: cannot connect to /,
