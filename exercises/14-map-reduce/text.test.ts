@@ -153,7 +153,9 @@ describe("the tokenizer", () => {
       for (const count of [most, most + 1]) {
         const bytes = Buffer.from(`one${separator}${letter.repeat(count)}${separator}two`);
         const isLong = count * size > MAX_TERM_BYTES;
-        for (const chunk of [bytes.length, 1000, MAX_TERM_BYTES + 4 + Buffer.byteLength(`one${separator}`)]) {
+        // Cut in the separator behind the term, too: what has come of that is not the term's.
+        const behind = MAX_TERM_BYTES + Buffer.byteLength(`one${separator}`);
+        for (const chunk of [bytes.length, 1000, behind + 1, behind + 2, behind + 4]) {
           const cuts = Array.from({ length: Math.floor(bytes.length / chunk) }, (_, i) => i * chunk);
           const { table, longTerms, invalidBytes } = tokenized(cutAt(bytes, cuts));
           assert.deepEqual([table.words, longTerms, invalidBytes], isLong ? [2, 1, 0] : [3, 0, 0]);
