@@ -90,9 +90,12 @@ export class FaultyCluster implements AsyncDisposable {
   async run(schedule: Schedule, text: string, expected: Buffer): Promise<"counted" | "failed" | "killed"> {
     const out = this.cluster.file(`out-${this.#runs++}.txt`);
     const master = await this.cluster.master(text, out, ["--silence", this.#silenceMs]);
-    const faults = schedule.faults.map((fault) => this.#inflict(fault, (signal) => void master.kill(signal)));
+    const faults = Promise.all(
+      schedule.faults.map((fault) => this.#inflict(fault, (signal) => void master.kill(signal))),
+    );
+    faults.catch(() => {}); // it is waited for below
     const { code, signal } = await within(master.exited, `the master's end: ${master.stderr}`, 60_000);
-    await Promise.all(faults);
+    await faults;
     const story = `seed ${schedule.seed} (${shown(schedule)}): exit code ${code}, ${master.stderr}`;
     if (code === 0) {
       assert.ok(existsSync(out) && readFileSync(out).equals(expected), `the count is wrong: ${story}`);
