@@ -12,7 +12,7 @@ import { sampleText } from "./sample-text.ts";
 
 const FIRST_SEED = Number(process.env["NETLAB_SEED"] ?? 1);
 const COUNT = Number(process.env["NETLAB_SCHEDULES"] ?? (process.env["NETLAB_SEED"] === undefined ? 3 : 1));
-const SILENCE_MS = 1500;
+const SILENCE_MS = 2500;
 const TEXT_BYTES = 10_000_000;
 /** How long the job takes, about, with the master's start: the time in which faults come. */
 const JOB_MS = 1000;

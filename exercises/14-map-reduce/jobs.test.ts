@@ -20,7 +20,7 @@ import { gatheredText } from "./sample-text.ts";
 import { TermTable } from "./term-table.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
-const SILENCE_MS = 1000;
+const SILENCE_MS = 3000;
 const LONG_MS = 60_000;
 
 let folder = "";
@@ -200,7 +200,7 @@ describe("jobs", { concurrency: 4 }, () => {
     await using reducer = await NodeHere.reducer();
     const gone = await NodeHere.mapper();
     await gone.kill();
-    await assert.rejects(countHere(path, reducer.address, { mapper1: gone.address }, { silenceMs: 300 }), {
+    await assert.rejects(countHere(path, reducer.address, { mapper1: gone.address }, { silenceMs: 2000 }), {
       message: "cannot count: no mapper is left; start one with mapper.ts",
     });
     await assert.rejects(countHere(path, gone.address, { mapper1: gone.address }), {
@@ -242,7 +242,7 @@ describe("a mapper that is lost, in whatever phase, is replaced", { concurrency:
         master[Symbol.dispose](); // no sign of life from now on
         await never();
       },
-      /^mapper1: lost, the peer (took|sent) nothing for 1000 ms/,
+      /^mapper1: lost, the peer (took|sent) nothing for 3000 ms/,
     ],
     [
       "it finishes in order, with its part",
@@ -392,7 +392,7 @@ describe("reducers that are broken", { concurrency: 4 }, () => {
         master[Symbol.dispose]();
         await never();
       },
-      /^lost the reducer at .*: the peer sent nothing for 1000 ms$/,
+      /^lost the reducer at .*: the peer sent nothing for 3000 ms$/,
     ],
     [
       "ends the job before it has all parts",

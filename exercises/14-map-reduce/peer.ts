@@ -1,6 +1,7 @@
 /** The other end of a connection of the protocol: messages in and out, and a sign of life of ours at regular times. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Connection } from "../../shared/connection.ts";
-import { explain, Failure, isFailure, UnexpectedEndError } from "../../shared/errors.ts";
+import { explain, Failure, isFailure, TimeoutError, UnexpectedEndError } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { BEATS_IN_SILENCE, MAX_MESSAGE_BYTES, Message, type MessageOf } from "./protocol.ts";
 
@@ -42,10 +43,24 @@ export class Peer implements Disposable {
   /** The next message that is more than a sign of life; undefined when the peer has finished. Throws what it says is wrong. */
   async next(): Promise<Exclude<Message, { type: "alive" | "error" }> | undefined> {
     for (;;) {
-      const message = await this.connection.readPdu(Message, MAX_MESSAGE_BYTES);
+      const message = await this.#read();
       if (message?.type === "error") throw new Failure(`it says: ${message.reason}`);
       if (message?.type !== "alive") return message;
       this.#onAlive(Number(message.countedBytes));
+    }
+  }
+
+  /** Silence is the peer's only if nothing lies here: it may be that this process was the one that slept. */
+  async #read(): Promise<Message | undefined> {
+    for (;;) {
+      try {
+        return await this.connection.readPdu(Message, MAX_MESSAGE_BYTES);
+      } catch (error) {
+        const knownBytes = this.connection.unreadBytes;
+        if (!(error instanceof TimeoutError)) throw error;
+        await nextTurn();
+        if (this.connection.unreadBytes === knownBytes) throw error;
+      }
     }
   }
 
