@@ -1,0 +1,254 @@
+/**
+ * The documents of a folder: found, hashed (SHA-256) and watched. A file is read when its size, time of modification or
+ * inode differ from when it was read last; what the watching misses is found by looking through the folder again.
+ */
+import { createHash } from "node:crypto";
+import { closeSync, constants, lstatSync, openSync, readSync, type Stats } from "node:fs";
+import { open, readdir } from "node:fs/promises";
+import { join, relative, sep } from "node:path";
+import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
+import { type FSWatcher, watch } from "chokidar";
+import { explain, isFailure } from "../../shared/errors.ts";
+import { whyUnsafe } from "./safe-path.ts";
+
+export interface FoundFile {
+  /** Below the folder, `/` between its parts. */
+  path: string;
+  size: number;
+  modifiedMs: number;
+  /** In hex. */
+  sha256: string;
+}
+
+export interface FolderOptions {
+  folder: string;
+  signal: AbortSignal;
+  /** Gets a line for what cannot be shared, once. */
+  log: (line: string) => void;
+  onFile: (file: FoundFile) => void;
+  onGone: (path: string) => void;
+  /** After some of these. */
+  onChanges: () => void;
+}
+
+/** Names of files that are being written and are no documents yet. */
+export const isUnfinished = (name: string) => name.endsWith(".nldi-part");
+
+/** Files up to this size are read in one go: 10,000 of them take 0.5 s so, 1.5 s with asynchronous calls. */
+const SMALL_BYTES = 256 * 1024;
+/** How long the small ones may keep everything else waiting. */
+const TURN_MS = 10;
+/** Events of one file within this time are one. */
+const SETTLE_MS = 100;
+/** Looks through the folder again. */
+const RESCAN_MS = 15_000;
+/** The same where it cannot be watched. */
+const RESCAN_UNWATCHED_MS = 1000;
+/** A file may change twice in the time that its file system tells apart: one so young is read again. */
+const RACY_MS = 50;
+const MAX_COMPLAINTS = 1000;
+const MAX_PATH_BYTES = 1024;
+
+/** What was known when a file was read last; the same again, and it was not changed. */
+const stampOf = ({ size, mtimeMs, ino }: Stats) => `${size} ${mtimeMs} ${ino}`;
+
+export class Folder {
+  readonly #options: FolderOptions;
+  readonly #known = new Map<string, { stamp: string; isYoung: boolean; file: FoundFile }>();
+  readonly #complained = new Set<string>();
+  readonly #timers = new Map<string, NodeJS.Timeout>();
+  readonly #buffer = Buffer.allocUnsafe(SMALL_BYTES);
+  #turnMs = 0;
+  /** One file or folder at a time, in order. */
+  #work: Promise<void> = Promise.resolve();
+  #isWatched = true;
+  #isBeingScanned = false;
+  /** How many files were read so far. */
+  filesRead = 0;
+
+  private constructor(options: FolderOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when everything in it was told. Throws `Failure` where the folder cannot be read. */
+  static async open(options: FolderOptions): Promise<Folder> {
+    const folder = new Folder(options);
+    await readdir(options.folder); // a folder that is not there is worth an error, not a complaint
+    await folder.#rescan();
+    const watcher = folder.#watch();
+    options.signal.addEventListener("abort", () => folder.#close(watcher), { once: true });
+    if (options.signal.aborted) folder.#close(watcher);
+    void folder.#lookAgain();
+    return folder;
+  }
+
+  #watch(): FSWatcher {
+    const { folder } = this.#options;
+    const watcher = watch(folder, { ignoreInitial: true, followSymlinks: false });
+    const changed = (path: string) => this.#soon(relative(folder, path).split(sep).join("/"));
+    watcher.on("add", changed).on("change", changed).on("unlink", changed);
+    watcher.on("error", (error) => {
+      this.#isWatched = false;
+      this.#complain("", `cannot watch ${folder}, so it is looked through every second`, error);
+    });
+    // What came between the first look and now.
+    watcher.on("ready", () => void this.#rescan());
+    return watcher;
+  }
+
+  #close(watcher: FSWatcher): void {
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    void watcher.close();
+  }
+
+  async #lookAgain(): Promise<void> {
+    const { signal } = this.#options;
+    for (let waitedMs = 0; !signal.aborted; waitedMs += RESCAN_UNWATCHED_MS) {
+      await delay(RESCAN_UNWATCHED_MS, undefined, { signal, ref: false }).catch(() => {});
+      if (signal.aborted || (this.#isWatched && waitedMs % RESCAN_MS !== 0)) continue;
+      await this.#rescan();
+    }
+  }
+
+  /** When its events have ceased for a moment. */
+  #soon(path: string): void {
+    clearTimeout(this.#timers.get(path));
+    const look = () => {
+      this.#timers.delete(path);
+      void this.#inOrder(async () => {
+        if (await this.#look(path)) this.#options.onChanges();
+      });
+    };
+    this.#timers.set(path, setTimeout(look, SETTLE_MS));
+  }
+
+  #inOrder(work: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(async () => {
+      if (!this.#options.signal.aborted) await work();
+    });
+    return this.#work;
+  }
+
+  /** Looks through all of it, once at a time. */
+  async #rescan(): Promise<void> {
+    if (this.#isBeingScanned) return;
+    this.#isBeingScanned = true;
+    await this.#inOrder(async () => {
+      const seen = new Set<string>();
+      let changes = await this.#walk("", seen);
+      for (const path of this.#known.keys()) {
+        if (!seen.has(path) && this.#forget(path)) changes++;
+      }
+      if (changes > 0) this.#options.onChanges();
+    });
+    this.#isBeingScanned = false;
+  }
+
+  /** The number of changes in a folder, and below it. */
+  async #walk(below: string, seen: Set<string>): Promise<number> {
+    let changes = 0;
+    const entries = await readdir(join(this.#options.folder, below), { withFileTypes: true }).catch(
+      (error: unknown) => {
+        this.#complain(below, `cannot read the folder ${JSON.stringify(below)}`, error);
+        return [];
+      },
+    );
+    for (const entry of entries) {
+      if (this.#options.signal.aborted) break;
+      const path = below === "" ? entry.name : `${below}/${entry.name}`;
+      if (entry.isDirectory()) changes += await this.#walk(path, seen);
+      if (!entry.isFile()) continue;
+      seen.add(path);
+      if (await this.#look(path)) changes++;
+    }
+    return changes;
+  }
+
+  /** Whether something about the file is new. */
+  async #look(path: string): Promise<boolean> {
+    if (isUnfinished(path)) return false;
+    const problem = Buffer.byteLength(path) > MAX_PATH_BYTES ? "is too long" : whyUnsafe(path);
+    if (problem !== undefined) {
+      this.#complain(path, `${JSON.stringify(path)} is not shared: it ${problem}`);
+      return false;
+    }
+    if (performance.now() - this.#turnMs > TURN_MS) {
+      await nextTurn();
+      this.#turnMs = performance.now();
+    }
+    try {
+      return await this.#read(path);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const { code } = error as NodeJS.ErrnoException;
+      // ENOENT of a file that its folder names: the name is not UTF-8, and so another one.
+      if (code !== "ENOENT" || path.includes("\ufffd"))
+        this.#complain(path, `${JSON.stringify(path)} is not shared`, error);
+      return this.#forget(path);
+    }
+  }
+
+  async #read(path: string): Promise<boolean> {
+    const file = join(this.#options.folder, path);
+    const stats = lstatSync(file);
+    if (!stats.isFile()) return this.#forget(path);
+    const stamp = stampOf(stats);
+    const known = this.#known.get(path);
+    if (known?.stamp === stamp && !known.isYoung) return false;
+    this.filesRead++;
+    const sha256 = stats.size <= SMALL_BYTES ? this.#hashSmall(file) : await hashLarge(file, this.#options.signal);
+    if (stampOf(lstatSync(file)) !== stamp) {
+      this.#soon(path); // it is being written: its next event may have been before
+      return false;
+    }
+    const modifiedMs = Math.max(0, Math.floor(stats.mtimeMs));
+    const found = { path, size: stats.size, modifiedMs, sha256 };
+    this.#known.set(path, { stamp, isYoung: Date.now() - stats.mtimeMs < RACY_MS, file: found });
+    const isNew = known?.file.sha256 !== sha256 || known.file.modifiedMs !== modifiedMs;
+    if (isNew) this.#options.onFile(found);
+    return isNew;
+  }
+
+  #hashSmall(file: string): string {
+    const descriptor = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
+      const hash = createHash("sha256");
+      for (let size = -1; size !== 0; ) {
+        size = readSync(descriptor, this.#buffer);
+        hash.update(this.#buffer.subarray(0, size));
+      }
+      return hash.digest("hex");
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+
+  #forget(path: string): boolean {
+    if (!this.#known.delete(path)) return false;
+    this.#options.onGone(path);
+    return true;
+  }
+
+  #complain(path: string, what: string, error?: unknown): void {
+    if (this.#complained.has(path) || this.#complained.size >= MAX_COMPLAINTS) return;
+    this.#complained.add(path);
+    this.#options.log(error === undefined ? what : `${what}: ${explain(error)}`);
+  }
+}
+
+/** The SHA-256 of a file of any size, in hex. */
+export async function hashLarge(file: string, signal: AbortSignal): Promise<string> {
+  const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const hash = createHash("sha256");
+    const buffer = Buffer.allocUnsafe(1024 * 1024);
+    while (!signal.aborted) {
+      const { bytesRead } = await handle.read(buffer);
+      if (bytesRead === 0) break;
+      hash.update(buffer.subarray(0, bytesRead));
+    }
+    return hash.digest("hex");
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,258 @@
+/** Membership and index in a simulated segment: a few stories, then schedules by the thousand. */
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { OwnIndex, RemoteIndex } from "./document-index.ts";
+import { LOST_MS, MAX_NODES, Membership, type News } from "./membership.ts";
+import { randomOf, type SimulatedNode, Simulation } from "./simulator.ts";
+
+const SETTLE_MS = 6000;
+const SCHEDULES = Number(process.env["NETLAB_SCHEDULES"] ?? 1000);
+
+const documentOf = (path: string, content = path) => ({
+  ...{ path, size: content.length, modifiedMs: 1, sha256: Buffer.from(content).toString("hex") },
+});
+const union = (nodes: readonly SimulatedNode[]) =>
+  nodes
+    .flatMap(({ id, own }) => own.documents.map(({ path, sha256 }) => `${path} ${sha256} ${id}`))
+    .toSorted();
+
+function assertConverged(simulation: Simulation, why: string): void {
+  const live = simulation.nodes.filter(({ isAlive }) => isAlive);
+  const expected = union(live);
+  for (const node of live)
+    assert.deepEqual(node.listing, expected, `${why}, node ${node.id}\n${simulation.notes.join("\n")}`);
+  const ids = live.map(({ id }) => id).toSorted();
+  for (const { id, membership } of live)
+    assert.deepEqual([...membership.members.map((member) => member.id), id].toSorted(), ids, why);
+}
+
+/** Nodes that know each other, each with a document. */
+function settled(count: number, seed = 1): Simulation {
+  const simulation = new Simulation(seed);
+  for (let i = 0; i < count; i++) simulation.start(`n${i}`).own.set(documentOf(`d${i}`));
+  simulation.run(SETTLE_MS);
+  assertConverged(simulation, "at the start");
+  return simulation;
+}
+const nodeOf = (simulation: Simulation, i: number) => simulation.nodes[i] as SimulatedNode;
+
+test("a newcomer and the others know each other after a few round trips, not after an interval", () => {
+  const simulation = settled(5);
+  simulation.start("n5").own.set(documentOf("new"));
+  simulation.run(SETTLE_MS + 300);
+  assertConverged(simulation, "after 300 ms");
+});
+
+test("a change is everywhere at once, as an increment", () => {
+  const simulation = settled(3);
+  const node = nodeOf(simulation, 0);
+  node.own.set(documentOf("another"));
+  node.own.remove("d0");
+  simulation.changed(node);
+  simulation.run(SETTLE_MS + 100);
+  assertConverged(simulation, "after 100 ms");
+});
+
+test("who leaves is gone at once, who is killed within 5.75 s and not before 2 s", () => {
+  const simulation = settled(4);
+  simulation.leave(nodeOf(simulation, 0));
+  simulation.run(SETTLE_MS + 50);
+  assertConverged(simulation, "after a farewell");
+  simulation.kill(nodeOf(simulation, 1));
+  simulation.run(SETTLE_MS + 2000);
+  assert.equal(nodeOf(simulation, 2).membership.members.length, 2);
+  simulation.run(SETTLE_MS + 50 + LOST_MS + 250);
+  assertConverged(simulation, "after a death");
+  assert.match(simulation.notes.join("\n"), /n2#2: - n1 \(n1#1\) fell silent/);
+});
+
+test("a restarted node takes the place of its former self at once", () => {
+  const simulation = settled(3);
+  simulation.kill(nodeOf(simulation, 1));
+  simulation.start("n1").own.set(documentOf("after"));
+  simulation.run(SETTLE_MS + 300);
+  assertConverged(simulation, "300 ms after the restart");
+  assert.match(simulation.notes.join("\n"), /another one has its place/);
+});
+
+test("a stopped node is gone for the others, and does not bury them when it goes on", () => {
+  const simulation = settled(3);
+  const node = nodeOf(simulation, 0);
+  simulation.stop(node);
+  simulation.run(SETTLE_MS + 20_000);
+  assert.equal(nodeOf(simulation, 1).membership.members.length, 1);
+  simulation.go(node);
+  simulation.run(SETTLE_MS + 20_300);
+  assertConverged(simulation, "after SIGCONT");
+  assert.doesNotMatch(simulation.notes.join("\n"), /n0#0: - /);
+});
+
+test("without the wake-up rule it does: the check can fail", () => {
+  const member = new Membership("me", new OwnIndex());
+  const news = newsOf({});
+  member.heard(news, "a", 0);
+  member.fetched("other", { address: "a", port: 8000 }, new OwnIndex().since(0), 0);
+  for (let nowMs = 0; nowMs <= LOST_MS; nowMs += 250) member.tick(nowMs);
+  assert.equal(member.members.length, 0);
+});
+
+test("a lossy segment: with three of ten datagrams lost nobody is buried by mistake for long", () => {
+  const simulation = settled(6);
+  simulation.loss = 0.3;
+  simulation.run(120_000);
+  simulation.loss = 0;
+  simulation.run(120_000 + SETTLE_MS);
+  assertConverged(simulation, "after the loss");
+  const buried = simulation.notes.filter((line) => line.includes("fell silent")).length;
+  assert.ok(buried <= 3, `${buried} were taken for dead in two minutes`);
+});
+
+test("an idle segment of six nodes: 0.4 broadcasts a second and node, and no fetches", () => {
+  const simulation = settled(6);
+  const before = simulation.datagrams;
+  simulation.run(SETTLE_MS + 100_000);
+  const perNode = (simulation.datagrams - before) / 6 / 5 / 100;
+  assert.ok(perNode > 0.35 && perNode < 0.41, `${perNode}`);
+});
+
+function newsOf(part: Partial<News>): News {
+  return {
+    ...{ id: "other", name: "other", leaves: false, wantsReply: false, sequence: 5n, port: 8000 },
+    ...{ version: 0, digest: Buffer.alloc(16), ...part },
+  };
+}
+
+const versionsOf = ({ members }: Membership) => members.map(({ version }) => version);
+
+test("late, replayed and forged news: refused, said once", () => {
+  const own = new OwnIndex();
+  const member = new Membership("me", own);
+  const empty = new OwnIndex().since(0);
+  const lines = (actions: ReturnType<typeof member.tick>) =>
+    actions.flatMap((action) => (action.do === "note" ? [action.line] : []));
+  assert.deepEqual(
+    member.heard(newsOf({}), "a", 0).map((action) => action.do),
+    ["announce", "fetch"],
+  );
+  assert.equal(member.members.length, 0, "a datagram alone makes no member");
+  member.fetched("other", { address: "a", port: 8000 }, empty, 0);
+  assert.equal(member.members.length, 1);
+  assert.deepEqual(member.heard(newsOf({}), "b", 1), [], "the same one, on another network");
+  assert.match(lines(member.heard(newsOf({ sequence: 4n, version: 9 }), "a", 2)).join(), /late, or was replayed/);
+  assert.deepEqual(member.heard(newsOf({ sequence: 4n, leaves: true }), "a", 2), [], "said once");
+  assert.deepEqual(versionsOf(member), [0]);
+  assert.deepEqual(lines(member.heard(newsOf({ sequence: 6n, leaves: true }), "a", 3)), ["- other (other) left"]);
+  assert.deepEqual(member.heard(newsOf({ sequence: 7n }), "a", 3), [], "nobody comes back from a farewell");
+  assert.deepEqual(member.heard(newsOf({ id: "me" }), "a", 3), [], "its own");
+});
+
+test("an index that does not make its digest is asked for whole, then refused for a while, and said once", () => {
+  const member = new Membership("me", new OwnIndex());
+  const truth = new OwnIndex();
+  truth.set(documentOf("x"));
+  const at = { address: "a", port: 8000 };
+  const { version, digest } = truth;
+  member.heard(newsOf({ version, digest }), "a", 0);
+  const lie = { ...truth.since(0), changes: [documentOf("y")] };
+  const first = member.fetched("other", at, lie, 0);
+  assert.deepEqual(
+    first.map((action) => action.do),
+    ["note"],
+  );
+  assert.equal(member.members.length, 0);
+  assert.deepEqual(member.tick(LOST_MS - 300).filter(({ do: what }) => what === "fetch"), []);
+  assert.deepEqual(member.fetched("other", at, lie, 10), [], "said once");
+  member.fetched("other", at, truth.since(0), 20);
+  truth.set(documentOf("z"));
+  member.heard(newsOf({ sequence: 8n, version: 2, digest: truth.digest }), "a", LOST_MS * 2);
+  const wrong = { ...truth.since(1), changes: [] };
+  const again = member.fetched("other", at, wrong, LOST_MS * 2);
+  assert.deepEqual(again, [], "no complaint yet: an increment may not fit");
+  const [fetch] = member.tick(LOST_MS * 2 + 200).filter(({ do: what }) => what === "fetch");
+  assert.deepEqual(fetch, { do: "fetch", id: "other", at, since: 0 });
+  assert.equal(member.members[0]?.index?.size, 1, "what was right before stays");
+});
+
+test(`a flood of identities ends at ${MAX_NODES}`, () => {
+  const member = new Membership("me", new OwnIndex());
+  const all = Array.from({ length: 2 * MAX_NODES }, (_, i) => member.heard(newsOf({ id: `${i}` }), "a", 0));
+  assert.equal(all.filter((actions) => actions.some((action) => action.do === "fetch")).length, MAX_NODES);
+  assert.equal(all.flat().filter((action) => action.do === "note").length, 1);
+});
+
+test("a failed fetch is tried at another address, and less and less often", () => {
+  const member = new Membership("me", new OwnIndex());
+  member.heard(newsOf({}), "a", 0);
+  member.heard(newsOf({}), "b", 0);
+  member.fetchFailed("other", "x", false, 0);
+  const fetches: number[] = [];
+  for (let nowMs = 0; nowMs < 5000; nowMs += 50) {
+    for (const action of member.tick(nowMs)) {
+      if (action.do !== "fetch") continue;
+      assert.equal(action.at.address, fetches.length % 2 === 0 ? "b" : "a");
+      fetches.push(nowMs);
+      member.fetchFailed("other", "x", false, nowMs);
+    }
+  }
+  assert.deepEqual(fetches, [100, 300, 700, 1500, 3100]);
+});
+
+/** One schedule: faults at random times for 20 s, then the segment is whole and everybody goes on. */
+function schedule(seed: number): Simulation {
+  const random = randomOf(seed);
+  const pick = (n: number) => Math.floor(random() * n);
+  const simulation = new Simulation(seed, random() < 0.5 ? 0.2 : 0);
+  const addresses = Array.from({ length: 2 + pick(5) }, (_, i) => `n${i}`);
+  const current = new Map(addresses.map((address) => [address, simulation.start(address)]));
+  const faults: ((node: SimulatedNode, address: string) => void)[] = [
+    (node) => node.own.set(documentOf(`d${pick(5)}`, `${pick(1000)}`)),
+    (node) => node.own.set(documentOf(`d${pick(5)}`, `${pick(1000)}`)),
+    (node) => node.own.remove(`d${pick(5)}`),
+    (node) => simulation.kill(node),
+    (node) => node.isAlive && !node.isStopped && simulation.leave(node),
+    (node, address) => !node.isAlive && current.set(address, simulation.start(address)),
+    (node, address) => !node.isAlive && current.set(address, simulation.start(address)),
+    (node) => simulation.stop(node),
+    (node) => node.isStopped && simulation.go(node),
+    (_, address) => simulation.cut.add(address),
+    (_, address) => simulation.cut.delete(address),
+  ];
+  for (let i = 0; i < 40; i++) {
+    const address = addresses[pick(addresses.length)] ?? "";
+    const fault = faults[pick(faults.length)];
+    simulation.at(random() * 20_000, () => {
+      const node = current.get(address) as SimulatedNode;
+      fault?.(node, address);
+      simulation.changed(node);
+    });
+  }
+  simulation.run(20_000);
+  simulation.loss = 0;
+  simulation.cut.clear();
+  for (const node of simulation.nodes) if (node.isAlive && node.isStopped) simulation.go(node);
+  simulation.run(20_000 + SETTLE_MS);
+  return simulation;
+}
+
+test(`${SCHEDULES} schedules of deaths, stops, cuts and changes: 6 s later every listing is the union`, () => {
+  for (let seed = 1; seed <= SCHEDULES; seed++) assertConverged(schedule(seed), `seed ${seed}`);
+});
+
+test("the same seed, the same story", () => {
+  assert.deepEqual(schedule(7).notes, schedule(7).notes);
+  assert.notDeepEqual(schedule(7).notes, schedule(8).notes);
+});
+
+test("nodes that apply no increments would be found out", () => {
+  const apply = RemoteIndex.prototype.apply;
+  RemoteIndex.prototype.apply = function (update) {
+    if (update.whole) apply.call(this, update);
+  };
+  try {
+    assert.throws(() => {
+      for (let seed = 1; seed <= 20; seed++) assertConverged(schedule(seed), `seed ${seed}`);
+    }, /seed \d+/);
+  } finally {
+    RemoteIndex.prototype.apply = apply;
+  }
+});
