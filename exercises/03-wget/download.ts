@@ -4,13 +4,13 @@ import { Failure } from "../../shared/errors.ts";
 import { Fields, type ResponseHead } from "../../shared/http.ts";
 import type { Body } from "../../shared/http-body.ts";
 import { parseDate } from "../../shared/http-serving.ts";
+import { formatBytes, Progress } from "../../shared/progress.ts";
 import { codingsOf, decode } from "./decode.ts";
 import { AuthenticationFailure, FileFailure, ServerFailure } from "./failures.ts";
 import { type Final, type Following, follow } from "./follow.ts";
 import type { HeadersLog } from "./headers-log.ts";
 import { nameFromDisposition, nameFromUrl } from "./names.ts";
 import { type Earlier, findPart, isSpecial, PartFile } from "./part-file.ts";
-import { formatBytes, Progress } from "./progress.ts";
 import {
   type Hop,
   isSameVersion,

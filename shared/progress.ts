@@ -1,4 +1,4 @@
-/** How far a download is, on a terminal: a bar where the length is known, else the bytes and their rate. */
+/** How far a transfer is, on a terminal: a bar where the length is known, else the bytes and their rate. */
 import { Presets, SingleBar } from "cli-progress";
 
 const KNOWN = "{bar} {percentage}% | {amount} | {rate}/s | {eta_formatted} left";
