@@ -86,8 +86,10 @@ export class OwnIndex {
     return this.#documents.size;
   }
 
-  get(path: string): Document | undefined {
-    return this.#documents.get(path)?.document;
+  /** One of the documents with this content. */
+  withContent(sha256: string): Document | undefined {
+    for (const { document } of this.#documents.values()) if (document.sha256 === sha256) return document;
+    return undefined;
   }
 
   /** What somebody lacks who has this version. Who has none, one too old or one that never was gets everything. */

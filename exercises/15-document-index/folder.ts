@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { closeSync, constants, lstatSync, openSync, readSync, type Stats } from "node:fs";
 import { open, readdir } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
-import { setImmediate as nextTurn, setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { whyUnsafe } from "./safe-path.ts";
@@ -196,7 +196,8 @@ export class Folder {
     const known = this.#known.get(path);
     if (known?.stamp === stamp && !known.isYoung) return false;
     this.filesRead++;
-    const sha256 = stats.size <= SMALL_BYTES ? this.#hashSmall(file) : await hashLarge(file, this.#options.signal);
+    const sha256 =
+      stats.size <= SMALL_BYTES ? this.#hashSmall(file) : await hashLarge(file, this.#options.signal);
     if (stampOf(lstatSync(file)) !== stamp) {
       this.#soon(path); // it is being written: its next event may have been before
       return false;

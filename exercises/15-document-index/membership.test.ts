@@ -138,10 +138,15 @@ test("late, replayed and forged news: refused, said once", () => {
   member.fetched("other", { address: "a", port: 8000 }, empty, 0);
   assert.equal(member.members.length, 1);
   assert.deepEqual(member.heard(newsOf({}), "b", 1), [], "the same one, on another network");
-  assert.match(lines(member.heard(newsOf({ sequence: 4n, version: 9 }), "a", 2)).join(), /late, or was replayed/);
+  assert.match(
+    lines(member.heard(newsOf({ sequence: 4n, version: 9 }), "a", 2)).join(),
+    /late, or was replayed/,
+  );
   assert.deepEqual(member.heard(newsOf({ sequence: 4n, leaves: true }), "a", 2), [], "said once");
   assert.deepEqual(versionsOf(member), [0]);
-  assert.deepEqual(lines(member.heard(newsOf({ sequence: 6n, leaves: true }), "a", 3)), ["- other (other) left"]);
+  assert.deepEqual(lines(member.heard(newsOf({ sequence: 6n, leaves: true }), "a", 3)), [
+    "- other (other) left",
+  ]);
   assert.deepEqual(member.heard(newsOf({ sequence: 7n }), "a", 3), [], "nobody comes back from a farewell");
   assert.deepEqual(member.heard(newsOf({ id: "me" }), "a", 3), [], "its own");
 });
@@ -160,7 +165,10 @@ test("an index that does not make its digest is asked for whole, then refused fo
     ["note"],
   );
   assert.equal(member.members.length, 0);
-  assert.deepEqual(member.tick(LOST_MS - 300).filter(({ do: what }) => what === "fetch"), []);
+  assert.deepEqual(
+    member.tick(LOST_MS - 300).filter(({ do: what }) => what === "fetch"),
+    [],
+  );
   assert.deepEqual(member.fetched("other", at, lie, 10), [], "said once");
   member.fetched("other", at, truth.since(0), 20);
   truth.set(documentOf("z"));

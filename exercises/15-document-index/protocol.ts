@@ -90,7 +90,11 @@ export const Message = union("NLDX", "type", u8, {
     { sha256: [fixedBytes(32), "of the content wanted"], offset: [u64, "where to begin, in bytes"] },
     "asks for a content, under whatever name",
   ],
-  content: [6, { size: [u64, "of the whole content"] }, "answers it; chunks follow, from the offset to the end"],
+  content: [
+    6,
+    { size: [u64, "of the whole content"] },
+    "answers it; chunks follow, from the offset to the end",
+  ],
   chunk: [7, { data: [bytes(u32, MAX_CHUNK_BYTES), "the next bytes"] }, "a piece of a content"],
   refusal: [8, { reason: [text(u8), "for people"] }, "what was asked for is not to be had"],
 });
