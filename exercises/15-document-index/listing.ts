@@ -96,25 +96,22 @@ export function table(heads: readonly string[], rows: readonly (readonly string[
   return [heads, ...rows].map(line);
 }
 
-/** The listing for people: ≠ beside a path that has several contents, = and the other paths of the same content. */
+/** The listing for people: ≠ beside a path that has several contents, = before the other paths of the same content. */
 export function listingLines(rows: readonly Row[]): string[] {
   const nodes = labels(rows.flatMap(({ holders }) => holders));
-  const cells = rows.map(({ path, size, modifiedMs, sha256, holders, sameAs, differs }) => {
-    const [first, ...others] = sameAs;
-    const copies =
-      first === undefined ? "" : ` = ${printable(first)}${others.length > 0 ? `, +${others.length}` : ""}`;
-    const names = holders.map(({ id }) => nodes.get(id)).join(", ");
-    const time = new Date(modifiedMs).toISOString().slice(0, 16).replace("T", " ");
-    return [
-      printable(path),
-      `${sha256.slice(0, 8)}${differs ? " ≠" : ""}`,
-      formatBytes(size),
-      time,
-      names + copies,
-    ];
-  });
-  return table(["DOCUMENT", "CONTENT", "SIZE", "MODIFIED (UTC)", "NODES"], cells);
+  const cells = rows.map(({ path, size, modifiedMs, sha256, holders, sameAs, differs }) => [
+    printable(path),
+    `${differs ? "≠ " : ""}${sha256.slice(0, 8)}`,
+    formatBytes(size),
+    new Date(modifiedMs).toISOString().slice(0, 16).replace("T", " "),
+    holders.map(({ id }) => nodes.get(id)).join(", "),
+    sameAs.length === 0 ? "" : `= ${copies(sameAs)}`,
+  ]);
+  return table(["DOCUMENT", "CONTENT", "SIZE", "MODIFIED (UTC)", "NODES", ""], cells);
 }
+
+const copies = ([first = "", ...others]: readonly string[]) =>
+  others.length === 0 ? printable(first) : `${printable(first)} and ${others.length} more`;
 
 /**
  * The one content that is meant: by its path, the end of its path, or the beginning of its SHA-256. Throws `Failure`

@@ -49,11 +49,13 @@ await program({
   async run({ port, ports = { first: PORT, last: LAST_PORT }, json, once, ...settings }, context) {
     if (port !== 0 && (port < ports.first || port > ports.last))
       throw new UsageError(`--port ${port} is none of --ports ${ports.first}-${ports.last}`);
+    // What the nodes do meanwhile is of interest to those who stay.
+    const say = once === undefined ? context.log : context.debug;
     const prompt = { show: () => {} };
     const log = (line: string) => {
       const isTerminal = process.stdin.isTTY && process.stderr.isTTY && once === undefined;
       if (isTerminal) clearLine(process.stderr, 0, () => cursorTo(process.stderr, 0));
-      context.log(line);
+      say(line);
       prompt.show();
     };
     const debug = (line: string) => context.debug(line);
@@ -67,7 +69,7 @@ await program({
     } else {
       const giveUpMs = performance.now() + PATIENCE_MS;
       while (!node.isStable(QUIET_MS) && performance.now() < giveUpMs && !signal.aborted) await delay(50);
-      if (!node.isStable(QUIET_MS)) log("not everything that was announced is known");
+      if (!node.isStable(QUIET_MS)) context.log("not everything that was announced is known");
       await execute(once, options);
     }
     await node.leave();
