@@ -185,23 +185,25 @@ if (process.argv[1] === import.meta.filename) {
       );
       const seeds = Array.from({ length: schedules }, (_, i) => seed + i);
       const times: number[] = [];
-      const failed: string[] = [];
+      const failed: number[] = [];
       const work = async () => {
-        for (let next = seeds.shift(); next !== undefined && !signal.aborted; next = seeds.shift()) {
-          await runSchedule(next, hasSwitch, CONVERGE_MS).then(
+        for (let seed = seeds.shift(); seed !== undefined && !signal.aborted; seed = seeds.shift()) {
+          await runSchedule(seed, hasSwitch, CONVERGE_MS).then(
             (ms) => times.push(ms),
-            (error: unknown) => failed.push(explain(error)),
+            (error: unknown) => {
+              failed.push(seed);
+              log(explain(error));
+            },
           );
           log(`${times.length} agreed, ${failed.length} did not`);
         }
       };
       await Promise.all(Array.from({ length: parallel }, work));
-      for (const line of failed) log(line);
       const worst = Math.max(0, ...times);
       process.stdout.write(
         `schedules: ${times.length + failed.length}, agreed: ${times.length}; after a median of ${Math.round(median(times))} ms, ${Math.round(worst)} ms at most\n`,
       );
-      if (failed.length > 0) throw new Failure(`${failed.length} schedules failed`);
+      if (failed.length > 0) throw new Failure(`these seeds failed: ${failed.join(" ")}`);
     },
   });
 }

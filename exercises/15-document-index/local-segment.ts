@@ -38,13 +38,16 @@ export interface ListedNode {
 export class LocalNode implements AsyncDisposable {
   readonly name: string;
   readonly folder: string;
+  /** Where it puts what it gets. */
+  readonly cwd: string;
   readonly running: Running;
   #lines = 0;
   #asked: Promise<unknown> = Promise.resolve();
 
-  constructor(name: string, folder: string, running: Running) {
+  constructor(name: string, folder: string, cwd: string, running: Running) {
     this.name = name;
     this.folder = folder;
+    this.cwd = cwd;
     this.running = running;
   }
 
@@ -188,7 +191,7 @@ export class LocalSegment implements AsyncDisposable {
     const cwd = await this.folder();
     const all = [...this.args, "--folder", own, "--name", name, "--json", ...args];
     const running = await start(NODE, all, { cwd, servers: 2, ...options });
-    const node = new LocalNode(name, own, running);
+    const node = new LocalNode(name, own, cwd, running);
     this.nodes.push(node);
     return node;
   }
