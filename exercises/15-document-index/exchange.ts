@@ -14,6 +14,7 @@ import {
   changeOf,
   documentMessage,
   indexProof,
+  LieError,
   MAX_CHUNK_BYTES,
   MAX_DOCUMENTS,
   MAX_MESSAGE_BYTES,
@@ -30,10 +31,6 @@ const MAX_REQUEST_BYTES = 64;
 /** Messages that are sent in one piece. */
 const BATCH = 500;
 
-/** A peer says what cannot be true, or what is against the protocol. */
-export class LieError extends Failure {
-  override name = "LieError";
-}
 const isLie = (error: unknown) =>
   error instanceof LieError || error instanceof PduError || error instanceof TooLongError;
 

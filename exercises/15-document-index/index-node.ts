@@ -7,7 +7,7 @@ import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { serve } from "../../shared/tcp.ts";
 import { OwnIndex } from "./document-index.ts";
-import { answer, fetchIndex, LieError } from "./exchange.ts";
+import { answer, fetchIndex } from "./exchange.ts";
 import { Folder } from "./folder.ts";
 import type { Source } from "./get.ts";
 import { type Identity, isSignedBy, newIdentity } from "./identity.ts";
@@ -15,6 +15,7 @@ import { type Holder, labels } from "./listing.ts";
 import { type Action, Membership, type News } from "./membership.ts";
 import {
   type Announcement,
+  LieError,
   MAX_NAME_BYTES,
   readAnnouncement,
   signedAnnouncement,

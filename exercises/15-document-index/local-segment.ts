@@ -1,4 +1,5 @@
 /** Nodes on one machine, or each in a network namespace of its own, for tests, demo and bench. */
+import { spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -240,6 +241,7 @@ export class Switch implements AsyncDisposable {
   async #namespace(name: string): Promise<string> {
     await ip("netns", "add", this.#prefix + name);
     this.#names.push(this.#prefix + name);
+    namespaces.add(this.#prefix + name);
     return this.#prefix + name;
   }
 
@@ -251,10 +253,18 @@ export class Switch implements AsyncDisposable {
     ip("-n", `${this.#prefix}s`, "link", "set", `p${host}`, isIn ? "up" : "down");
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const name of this.#names) await ip("netns", "delete", name);
+    for (const name of this.#names) {
+      await ip("netns", "delete", name);
+      namespaces.delete(name);
+    }
   }
 }
 let nextSwitch = 0;
+/** Those that are there: none outlives this process. */
+const namespaces = new Set<string>();
+process.once("exit", () => {
+  for (const name of namespaces) spawnSync("ip", ["netns", "delete", name]);
+});
 
 async function ip(...args: string[]): Promise<void> {
   const { code, stderr } = await within(runTool("ip", args), "ip");

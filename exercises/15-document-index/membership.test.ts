@@ -53,7 +53,7 @@ test("a change is everywhere at once, as an increment", () => {
   assertConverged(simulation, "after 100 ms");
 });
 
-test("who leaves is gone at once, who is killed within 5.75 s and not before 2 s", () => {
+test("who leaves is gone at once, who is killed within 5.25 s and not before 2 s", () => {
   const simulation = settled(4);
   simulation.leave(nodeOf(simulation, 0));
   simulation.run(SETTLE_MS + 50);

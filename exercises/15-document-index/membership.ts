@@ -8,15 +8,17 @@ import { printable } from "./safe-path.ts";
 
 /** Between a node's announcements; six ports on two networks then cost 0.9 kB/s. */
 export const ANNOUNCE_MS = 2500;
-/** A node that nobody has heard for so long is asked to announce itself, twice a second, */
-export const SOLICIT_MS = 3300;
-const SOLICIT_AGAIN_MS = 500;
+/** A node that nobody has heard for so long is asked to announce itself, at each tick, */
+export const SOLICIT_MS = 3000;
+const SOLICIT_AGAIN_MS = 250;
 /** and is gone when nobody has heard it for so long. */
-export const LOST_MS = 5500;
+export const LOST_MS = 5000;
 /** Between announcements of changes. */
 const CHANGE_MS = 200;
-/** A clock that leaps so far stood still, and with it this node: the others did not fall silent. */
+/** A clock that leaps so far stood still, and with it this node: the others did not fall silent, */
 const ASLEEP_MS = 1500;
+/** but have so long to answer. */
+const WAKE_MS = 2500;
 const MAX_BACKOFF_MS = 2000;
 export const MAX_NODES = 256;
 const MAX_ADDRESSES = 4;
@@ -208,7 +210,7 @@ export class Membership {
     const sleptMs = nowMs - (this.#tickedMs ?? nowMs);
     this.#tickedMs = nowMs;
     const woke = sleptMs > ASLEEP_MS;
-    if (woke) for (const member of this.#members.values()) member.heardMs += sleptMs;
+    if (woke) for (const member of this.#members.values()) member.heardMs = nowMs - LOST_MS + WAKE_MS;
     const isDue = nowMs - this.#announcedMs >= ANNOUNCE_MS;
     const announced = woke || isDue ? [this.#announce(nowMs, woke)] : this.changed(nowMs);
     return [...announced, ...[...this.#members.values()].flatMap((member) => this.#watch(member, nowMs))];

@@ -138,17 +138,22 @@ export const documentMessage = ({ path, size, modifiedMs, sha256 }: Document): M
   sha256: Buffer.from(sha256, "hex"),
 });
 
-/** The change that a message tells. Throws `Failure` where it is none, or one that no honest node sends. */
+/** A peer says what cannot be true, or what is against the protocol. */
+export class LieError extends Failure {
+  override name = "LieError";
+}
+
+/** The change that a message tells. Throws `LieError` where it is none, or one that no honest node sends. */
 export function changeOf(message: Message): Change {
   if (message.type !== "document" && message.type !== "removed")
-    throw new Failure(`sent ${message.type} in the middle of an index`);
+    throw new LieError(`sent ${message.type} in the middle of an index`);
   const { path } = message;
   const problem = whyUnsafe(path);
-  if (problem !== undefined) throw new Failure(`names a document ${JSON.stringify(path)}, which ${problem}`);
+  if (problem !== undefined) throw new LieError(`names a document ${JSON.stringify(path)}, which ${problem}`);
   if (message.type === "removed") return { path };
   const [size, modifiedMs] = [Number(message.size), Number(message.modifiedMs)];
   if (!Number.isSafeInteger(size) || modifiedMs > MAX_TIME_MS)
-    throw new Failure(`says of ${JSON.stringify(path)} what cannot be`);
+    throw new LieError(`says of ${JSON.stringify(path)} what cannot be`);
   return { path, size, modifiedMs, sha256: message.sha256.toString("hex") };
 }
 /** The last time that a `Date` can tell. */
