@@ -1,6 +1,6 @@
 /** A handful of the schedules of faults.ts, and a segment of three hosts where namespaces can be had. */
 import { strict as assert } from "node:assert";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { runTool } from "../../shared/testing.ts";
 import { runSchedule, scheduleOf } from "./faults.ts";
 import { LocalSegment, Switch } from "./local-segment.ts";
@@ -25,44 +25,46 @@ test("a schedule comes from its seed alone", () => {
   assert.notDeepEqual(scheduleOf(3), scheduleOf(4));
 });
 
-test("deaths, stops and changes on one machine: every listing is the union of the live folders", async () => {
-  await runSchedule(5, false, LIMIT_MS);
+describe("against processes", { concurrency: true }, () => {
+  test("deaths, stops and changes on one machine: every listing is the union of the live folders", async () => {
+    await runSchedule(5, false, LIMIT_MS);
+  });
+
+  test("the same on four hosts, with cables that are pulled", onSwitch, async () => {
+    await runSchedule(12, true, LIMIT_MS);
+  });
+
+  test(
+    "across a switch: default ports and broadcast addresses, two nodes on one host, no network at all",
+    onSwitch,
+    async () => {
+      await using net = await Switch.open(2);
+      await using segment = await LocalSegment.open(8000);
+      const on = (host: number, name: string) =>
+        segment.start(name, {
+          documents: { [`${name}.txt`]: name },
+          wrapper: net.wrapper(host),
+          args: ["--host", "0.0.0.0"],
+        });
+      const [a, b, c] = await Promise.all([on(0, "a"), on(0, "b"), on(1, "c")]);
+      for (const node of [a, b, c]) {
+        await node.seesNodes(3);
+        for (const path of ["a.txt", "b.txt", "c.txt"]) await node.knows(path);
+      }
+      const far = (await c.nodes()).map(
+        ({ name, address, port }) => `${name} ${address} ${port >= 8000 && port <= 8005}`,
+      );
+      assert.deepEqual(far.toSorted(), ["a 10.15.0.1 true", "b 10.15.0.1 true", "c  true"]);
+      const got = (await c.ask("get a.txt")) as { from: string[] };
+      assert.deepEqual(got.from, ["a"]);
+
+      await net.plug(0, false); // both nodes of this host go on without a network
+      await c.seesNodes(1);
+      await a.put("meanwhile.txt", "m");
+      await b.knows("meanwhile.txt");
+      await net.plug(0, true);
+      await c.knows("meanwhile.txt");
+      await c.seesNodes(3);
+    },
+  );
 });
-
-test("the same on four hosts, with cables that are pulled", onSwitch, async () => {
-  await Promise.all([7, 12].map((seed) => runSchedule(seed, true, LIMIT_MS)));
-});
-
-test(
-  "across a switch: default ports and broadcast addresses, two nodes on one host, no network at all",
-  onSwitch,
-  async () => {
-    await using net = await Switch.open(2);
-    await using segment = await LocalSegment.open(8000);
-    const on = (host: number, name: string) =>
-      segment.start(name, {
-        documents: { [`${name}.txt`]: name },
-        wrapper: net.wrapper(host),
-        args: ["--host", "0.0.0.0"],
-      });
-    const [a, b, c] = await Promise.all([on(0, "a"), on(0, "b"), on(1, "c")]);
-    for (const node of [a, b, c]) {
-      await node.seesNodes(3);
-      for (const path of ["a.txt", "b.txt", "c.txt"]) await node.knows(path);
-    }
-    const far = (await c.nodes()).map(
-      ({ name, address, port }) => `${name} ${address} ${port >= 8000 && port <= 8005}`,
-    );
-    assert.deepEqual(far.toSorted(), ["a 10.15.0.1 true", "b 10.15.0.1 true", "c  true"]);
-    const got = (await c.ask("get a.txt")) as { from: string[] };
-    assert.deepEqual(got.from, ["a"]);
-
-    await net.plug(0, false); // both nodes of this host go on without a network
-    await c.seesNodes(1);
-    await a.put("meanwhile.txt", "m");
-    await b.knows("meanwhile.txt");
-    await net.plug(0, true);
-    await c.knows("meanwhile.txt");
-    await c.seesNodes(3);
-  },
-);

@@ -142,7 +142,7 @@ const LIES: [string, RegExp, (connection: Connection, peer: FakePeer, nonce: Buf
   [
     "a type that there is not",
     /refused: .*unknown code 99/,
-    (connection) => connection.write(Buffer.from([99])),
+    (connection) => connection.write(Buffer.alloc(10, 99)),
   ],
 ];
 
