@@ -55,7 +55,7 @@ export async function get(document: Document, sources: readonly Source[], option
 async function isThere(target: string, sha256: string, signal: AbortSignal): Promise<boolean> {
   const stats = await lstat(target).catch(() => undefined);
   if (stats === undefined) return false;
-  if (stats.isFile() && (await hashLarge(target, signal)) === sha256) return true;
+  if (stats.isFile() && (await hashLarge(target, signal)).sha256 === sha256) return true;
   throw new Failure(`cannot write ${printable(target)}: something else is there; rename or remove it`);
 }
 

@@ -271,11 +271,6 @@ export class IndexNode {
     return this.#isScanned && this.membership.isComplete && performance.now() - this.#newsMs >= quietMs;
   }
 
-  /** What it has sent for discovery, with the headers of IP and UDP. */
-  get discoveryBytes(): number {
-    return this.#segment?.sentBytes ?? 0;
-  }
-
   /** Says goodbye and stops. */
   leave(): Promise<void> {
     this.#leaving ??= this.#leave();

@@ -248,6 +248,16 @@ export class Switch implements AsyncDisposable {
   /** What to put in front of a program that shall run on a host. */
   wrapper = (host: number) => ["ip", "netns", "exec", `${this.#prefix}${host}`];
 
+  /** Bytes that a host has sent on all its networks, with all headers. */
+  async sentBytes(host: number): Promise<number> {
+    const [command = "", ...args] = this.wrapper(host);
+    const { stdout } = await runTool(command, [...args, "cat", "/proc/net/dev"]);
+    const sent = [...stdout.matchAll(/^ *(?:lo|eth0):(?: +\d+){8} +(\d+)/gm)].map((match) =>
+      Number(match[1]),
+    );
+    return sent.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
   /** Pulls a host's cable, which it notices, or plugs it in. */
   plug = (host: number, isIn: boolean) =>
     ip("-n", `${this.#prefix}s`, "link", "set", `p${host}`, isIn ? "up" : "down");

@@ -47,8 +47,6 @@ export class Segment {
   readonly #options: SegmentOptions;
   readonly #complained = new Set<string>();
   #isClosed = false;
-  /** Of all datagrams sent, with the headers of IP (20) and UDP (8). */
-  sentBytes = 0;
 
   private constructor(socket: Socket, options: SegmentOptions) {
     this.#socket = socket;
@@ -101,7 +99,6 @@ export class Segment {
   /** Resolves when the system has taken it, or has not; what cannot be sent costs a line, once. */
   send(datagram: Buffer, { address, port }: { address: string; port: number }): Promise<void> {
     if (this.#isClosed) return Promise.resolve();
-    this.sentBytes += datagram.length + 28;
     return new Promise((resolve) => {
       this.#socket.send(datagram, port, address, (error) => {
         if (error && !this.#complained.has(address)) {
