@@ -209,7 +209,7 @@ export class Folder {
       return false;
     }
     const { sha256 } = read;
-    const modifiedMs = Math.max(0, Math.floor(stats.mtimeMs));
+    const modifiedMs = Math.max(0, Math.round(stats.mtimeMs));
     const found = { path, size: stats.size, modifiedMs, sha256 };
     this.#known.set(path, { stamp, isYoung: Date.now() - stats.mtimeMs < RACY_MS, file: found });
     const isNew = known?.file.sha256 !== sha256 || known.file.modifiedMs !== modifiedMs;

@@ -54,7 +54,9 @@ await program({
     const prompt = { show: () => {} };
     const log = (line: string) => {
       const isTerminal = process.stdin.isTTY && process.stderr.isTTY && once === undefined;
-      if (isTerminal) clearLine(process.stderr, 0, () => cursorTo(process.stderr, 0));
+      // In front of what is being typed, which then comes again.
+      if (isTerminal) cursorTo(process.stderr, 0);
+      if (isTerminal) clearLine(process.stderr, 0);
       say(line);
       prompt.show();
     };
