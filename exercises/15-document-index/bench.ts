@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, runTool } from "../../shared/running.ts";
 import { type LocalNode, LocalSegment, Switch } from "./local-segment.ts";
@@ -127,12 +128,13 @@ await program({
       say(
         `discovery, a sixth node: median ${Math.round(median(times))} ms, at most ${Math.round(Math.max(...times))} ms`,
       );
-      if (process.platform === "linux" && process.getuid?.() === 0) {
+      const missing = namespacesMissing();
+      if (missing === undefined) {
         const bytes = await idleCost();
         say(
           `idle, each of three hosts: ${Math.round(bytes)} bytes a second on loopback and network together\n`,
         );
-      } else log("missing: network namespaces (for root on Linux), so the idle network is not measured");
+      } else log(`the idle network is not measured: ${missing}`);
       const folders = Array.from({ length: NODES }, (_, i) => join(directory, `${i}`));
       for (const [i, folder] of folders.entries()) await makeDocuments(folder, i);
       const [first = ""] = folders;

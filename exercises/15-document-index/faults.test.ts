@@ -1,24 +1,14 @@
 /** A handful of the schedules of faults.ts, and a segment of three hosts where namespaces can be had. */
 import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
-import { runTool } from "../../shared/testing.ts";
+import { needsNamespaces } from "../../shared/testing.ts";
 import { runSchedule, scheduleOf } from "./faults.ts";
 import { LocalSegment, Switch } from "./local-segment.ts";
 
 /** A busy machine may take longer than the 6 s that are promised; those are measured by hand. */
 const LIMIT_MS = 60_000;
 
-/** Where hosts with cables can be had, undefined; else why not. */
-async function whyNoSwitch(): Promise<string | undefined> {
-  if (process.platform !== "linux" || process.getuid?.() !== 0)
-    return "network namespaces are for root on Linux";
-  const { code } = await runTool("ip", ["netns", "list"]).catch(() => ({ code: -1 }));
-  if (code === 0) return undefined;
-  if (process.env["NETLAB_REQUIRE_TOOLS"] === "1") throw new Error("not installed: ip");
-  return "not installed: ip";
-}
-const noSwitch = await whyNoSwitch();
-const onSwitch = noSwitch === undefined ? {} : { skip: noSwitch };
+const onSwitch = needsNamespaces();
 
 test("a schedule comes from its seed alone", () => {
   assert.deepEqual(scheduleOf(3), scheduleOf(3));

@@ -12,6 +12,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { median } from "../../shared/measure.ts";
+import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
 import { type LocalNode, LocalSegment, Switch } from "./local-segment.ts";
 import { randomOf } from "./simulator.ts";
@@ -177,11 +178,12 @@ if (process.argv[1] === import.meta.filename) {
       parallel: setting(integer(1), "how many at a time", 2),
     },
     async run({ seed, schedules, parallel }, { log, signal }) {
-      const hasSwitch = process.getuid?.() === 0 && process.platform === "linux";
+      const missing = namespacesMissing();
+      const hasSwitch = missing === undefined;
       log(
         hasSwitch
           ? "on hosts of their own, with cables to pull"
-          : "on this machine; cables are pulled for root on Linux only",
+          : `on this machine, without cables: ${missing}`,
       );
       const seeds = Array.from({ length: schedules }, (_, i) => seed + i);
       const times: number[] = [];

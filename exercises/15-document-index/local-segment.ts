@@ -226,20 +226,20 @@ export class Switch implements AsyncDisposable {
 
   async #build(hosts: number): Promise<void> {
     const bridge = await this.#namespace("s");
-    await ip("-n", bridge, "link", "add", "name", "switch", "type", "bridge");
-    await ip("-n", bridge, "link", "set", "switch", "up");
+    await ip(`-n ${bridge} link add name switch type bridge`);
+    await ip(`-n ${bridge} link set switch up`);
     for (let i = 0; i < hosts; i++) {
       const host = await this.#namespace(`${i}`);
-      await ip("-n", bridge, "link", "add", `p${i}`, "type", "veth", "peer", "name", "eth0", "netns", host);
-      await ip("-n", bridge, "link", "set", `p${i}`, "master", "switch", "up");
-      await ip("-n", host, "address", "add", `10.15.0.${i + 1}/24`, "broadcast", "+", "dev", "eth0");
-      await ip("-n", host, "link", "set", "eth0", "up");
-      await ip("-n", host, "link", "set", "lo", "up");
+      await ip(`-n ${bridge} link add p${i} type veth peer name eth0 netns ${host}`);
+      await ip(`-n ${bridge} link set p${i} master switch up`);
+      await ip(`-n ${host} address add 10.15.0.${i + 1}/24 broadcast + dev eth0`);
+      await ip(`-n ${host} link set eth0 up`);
+      await ip(`-n ${host} link set lo up`);
     }
   }
 
   async #namespace(name: string): Promise<string> {
-    await ip("netns", "add", this.#prefix + name);
+    await ip(`netns add ${this.#prefix + name}`);
     this.#names.push(this.#prefix + name);
     namespaces.add(this.#prefix + name);
     return this.#prefix + name;
@@ -259,12 +259,13 @@ export class Switch implements AsyncDisposable {
   }
 
   /** Pulls a host's cable, which it notices, or plugs it in. */
-  plug = (host: number, isIn: boolean) =>
-    ip("-n", `${this.#prefix}s`, "link", "set", `p${host}`, isIn ? "up" : "down");
+  async plug(host: number, isIn: boolean): Promise<void> {
+    await ip(`-n ${this.#prefix}s link set p${host} ${isIn ? "up" : "down"}`);
+  }
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const name of this.#names) {
-      await ip("netns", "delete", name);
+      await deleteNamespace(name);
       namespaces.delete(name);
     }
   }
@@ -275,8 +276,3 @@ const namespaces = new Set<string>();
 process.once("exit", () => {
   for (const name of namespaces) spawnSync("ip", ["netns", "delete", name]);
 });
-
-async function ip(...args: string[]): Promise<void> {
-  const { code, stderr } = await within(runTool("ip", args), "ip");
-  if (code !== 0) throw new Error(`ip ${args.join(" ")}: ${stderr}`);
-}
