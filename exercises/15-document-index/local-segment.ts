@@ -7,14 +7,8 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import {
-  PATIENCE_MS,
-  type Running,
-  runTool,
-  type StartOptions,
-  start,
-  within,
-} from "../../shared/running.ts";
+import { ip } from "../../shared/namespaces.ts";
+import { PATIENCE_MS, type Running, runTool, type StartOptions, start } from "../../shared/running.ts";
 
 export const NODE = "exercises/15-document-index/node.ts";
 
@@ -265,7 +259,7 @@ export class Switch implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const name of this.#names) {
-      await deleteNamespace(name);
+      await ip(`netns delete ${name}`);
       namespaces.delete(name);
     }
   }
