@@ -8,7 +8,8 @@ import { type Contender, compare, median, standingsTable } from "../../shared/me
 import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, runTool } from "../../shared/running.ts";
-import { type LocalNode, LocalSegment, Switch } from "./local-segment.ts";
+import { type LocalNode, LocalSegment } from "./local-segment.ts";
+import { Switch } from "./switch.ts";
 
 const DOCUMENTS = 10_000;
 const NODES = 6;

@@ -9,26 +9,18 @@ import { serve } from "../../shared/tcp.ts";
 import { OwnIndex } from "./document-index.ts";
 import { answer, fetchIndex } from "./exchange.ts";
 import { Folder } from "./folder.ts";
+import { Gate } from "./gate.ts";
 import type { Source } from "./get.ts";
-import { type Identity, isSignedBy, newIdentity } from "./identity.ts";
+import { type Identity, newIdentity } from "./identity.ts";
 import { type Holder, labels } from "./listing.ts";
-import { type Action, Membership, type News } from "./membership.ts";
-import {
-  type Announcement,
-  LieError,
-  MAX_NAME_BYTES,
-  readAnnouncement,
-  signedAnnouncement,
-  signedPart,
-} from "./protocol.ts";
+import { type Action, Membership } from "./membership.ts";
+import { type Announcement, LieError, MAX_NAME_BYTES, signedAnnouncement } from "./protocol.ts";
 import { type PortRange, Segment } from "./segment.ts";
 
 const TICK_MS = 250;
 const IDLE_MS = 10_000;
 const MAX_CONNECTIONS = 500;
 const MAX_COMPLAINTS = 1000;
-/** Looking at a signature takes 0.1 ms: a flood of them costs no more than this many a second. */
-const MAX_SIGNATURES = 1000;
 
 export interface NodeOptions {
   host: string;
@@ -55,8 +47,7 @@ export class IndexNode {
   readonly #end = new AbortController();
   #segment: Segment | undefined;
   #sequence = 0n;
-  #signatures = 0;
-  #lastHeard = Buffer.alloc(0);
+  readonly #gate: Gate;
   #timer: NodeJS.Timeout | undefined;
   /** When something was heard or learnt last, by `performance.now()`. */
   #newsMs = 0;
@@ -70,6 +61,7 @@ export class IndexNode {
   private constructor(options: NodeOptions) {
     this.#options = options;
     this.#isScanned = options.folder === undefined;
+    this.#gate = new Gate(this.identity.key, options.ports);
   }
 
   /** Resolves when it listens and has announced itself. Throws `Failure`. */
@@ -152,28 +144,12 @@ export class IndexNode {
   #onDatagram(datagram: Buffer, from: RemoteInfo): void {
     if (this.#end.signal.aborted) return;
     try {
-      const announcement = readAnnouncement(datagram, from.port);
-      const { first, last } = this.#options.ports;
-      if (from.port < first || from.port > last)
-        throw new Failure(`an announcement came from port ${from.port}, which is none of ${first}-${last}`);
-      if (announcement.node.equals(this.identity.key) || !this.#isGenuine(announcement, datagram)) return;
-      const news = newsOf(announcement);
-      this.#perform(this.membership.heard(news, from.address, performance.now()));
+      const news = this.#gate.admit(datagram, from.port);
+      if (news !== undefined) this.#perform(this.membership.heard(news, from.address, performance.now()));
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#complain(`${formatAddress(from.address, from.port)}: refused: ${explain(error)}`);
     }
-  }
-
-  /** False where there is no time to look. Throws `Failure` where it is forged. */
-  #isGenuine({ node, signature }: Announcement, datagram: Buffer): boolean {
-    if (datagram.equals(this.#lastHeard)) return true; // the same one on another network
-    if (this.#signatures++ === 0) setTimeout(() => (this.#signatures = 0), 1000).unref();
-    if (this.#signatures > MAX_SIGNATURES) return false;
-    if (!isSignedBy(node, signedPart(datagram), signature))
-      throw new Failure("an announcement whose signature is wrong");
-    this.#lastHeard = Buffer.from(datagram);
-    return true;
   }
 
   #perform(actions: readonly Action[]): void {
@@ -286,8 +262,3 @@ export class IndexNode {
     await this.closed;
   }
 }
-
-const newsOf = ({ node, name, kind, flags, sequence, port, version, digest }: Announcement): News => ({
-  ...{ id: node.toString("hex"), name, leaves: kind === "leave", wantsReply: flags.reply },
-  ...{ sequence, port, version, digest: Buffer.from(digest) },
-});
