@@ -28,7 +28,7 @@ export interface Update {
 
 const DIGEST_BYTES = 16;
 /** Removals that are remembered; who has a version before them gets the whole index. */
-const MAX_REMOVALS = 10_000;
+export const MAX_REMOVALS = 10_000;
 
 const emptyDigest = () => Buffer.alloc(DIGEST_BYTES);
 export const isDocument = (change: Change): change is Document => "sha256" in change;

@@ -7,7 +7,14 @@ import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, TooLongError } from "../../shared/errors.ts";
 import { encode, PduError } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
-import { type Change, type Document, isDocument, type OwnIndex, type Update } from "./document-index.ts";
+import {
+  type Change,
+  type Document,
+  isDocument,
+  MAX_REMOVALS,
+  type OwnIndex,
+  type Update,
+} from "./document-index.ts";
 import { type Identity, isSignedBy } from "./identity.ts";
 import type { Place } from "./membership.ts";
 import {
@@ -127,7 +134,7 @@ export async function fetchIndex(
     const digest = Buffer.from(head.digest);
     if (!isSignedBy(key, indexProof(nonce, key, version, digest), signature))
       throw new LieError("cannot prove that it is who it says");
-    if (count > MAX_DOCUMENTS) throw new LieError(`says that ${count} documents follow`);
+    if (count > MAX_DOCUMENTS + MAX_REMOVALS) throw new LieError(`says that ${count} documents follow`);
     const changes: Change[] = [];
     while (changes.length < count) changes.push(changeOf(await nextMessage(connection)));
     return { version, digest, whole: flags.whole, changes };

@@ -22,6 +22,8 @@ export interface FoundFile {
 
 export interface FolderOptions {
   folder: string;
+  /** Files beyond these are not told. */
+  maxFiles?: number;
   signal: AbortSignal;
   /** Gets a line for what cannot be shared, once. */
   log: (line: string) => void;
@@ -176,6 +178,11 @@ export class Folder {
     const problem = Buffer.byteLength(path) > MAX_PATH_BYTES ? "is too long" : whyUnsafe(path);
     if (problem !== undefined) {
       this.#complain(path, `${JSON.stringify(path)} is not shared: it ${problem}`);
+      return false;
+    }
+    const { maxFiles = Number.POSITIVE_INFINITY } = this.#options;
+    if (this.#known.size >= maxFiles && !this.#known.has(path)) {
+      this.#complain("too many", `only ${maxFiles} documents are shared, not the others`);
       return false;
     }
     if (performance.now() - this.#turnMs > TURN_MS) {

@@ -14,7 +14,13 @@ import type { Source } from "./get.ts";
 import { type Identity, newIdentity } from "./identity.ts";
 import { type Holder, labels } from "./listing.ts";
 import { type Action, Membership } from "./membership.ts";
-import { type Announcement, LieError, MAX_NAME_BYTES, signedAnnouncement } from "./protocol.ts";
+import {
+  type Announcement,
+  LieError,
+  MAX_DOCUMENTS,
+  MAX_NAME_BYTES,
+  signedAnnouncement,
+} from "./protocol.ts";
 import { type PortRange, Segment } from "./segment.ts";
 
 const TICK_MS = 250;
@@ -122,6 +128,7 @@ export class IndexNode {
     const beginMs = performance.now();
     await Folder.open({
       folder,
+      maxFiles: MAX_DOCUMENTS,
       signal,
       log,
       onFile: (file) => void this.index.set(file),

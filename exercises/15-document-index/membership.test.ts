@@ -181,6 +181,22 @@ test("an index that does not make its digest is asked for whole, then refused fo
   assert.equal(member.members[0]?.index?.size, 1, "what was right before stays");
 });
 
+test("news that came while an answer was on its way is asked for at once", () => {
+  const member = new Membership("me", new OwnIndex());
+  const truth = new OwnIndex();
+  truth.set(documentOf("x"));
+  const at = { address: "a", port: 8000 };
+  member.heard(newsOf({ version: 1, digest: Buffer.from(truth.digest) }), "a", 0);
+  const answer = truth.since(0);
+  truth.set(documentOf("y"));
+  assert.deepEqual(member.heard(newsOf({ sequence: 6n, version: 2, digest: truth.digest }), "a", 1), []);
+  const actions = member.fetched("other", at, answer, 2);
+  assert.deepEqual(actions.at(-1), { do: "fetch", id: "other", at, since: 1 });
+  assert.equal(member.isComplete, false);
+  member.fetched("other", at, truth.since(1), 3);
+  assert.equal(member.isComplete, true);
+});
+
 test(`a flood of identities ends at ${MAX_NODES}`, () => {
   const member = new Membership("me", new OwnIndex());
   const all = Array.from({ length: 2 * MAX_NODES }, (_, i) => member.heard(newsOf({ id: `${i}` }), "a", 0));

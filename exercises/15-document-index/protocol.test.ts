@@ -317,6 +317,25 @@ test("the dissectors cover the assignment's ports, UDP and TCP", () => {
   );
 });
 
+test("files beyond the limit are not told, and that is said once", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "netlab-folder-"));
+  const stop = new AbortController();
+  try {
+    for (const name of ["a", "b", "c", "d"]) await put(folder, name, name);
+    const told: string[] = [];
+    const lines: string[] = [];
+    const onFile = ({ path }: FoundFile) => void told.push(path);
+    const log = (line: string) => void lines.push(line);
+    const quiet = { onGone: () => {}, onChanges: () => {} };
+    await Folder.open({ folder, maxFiles: 2, signal: stop.signal, log, onFile, ...quiet });
+    assert.equal(told.length, 2);
+    assert.deepEqual(lines, ["only 2 documents are shared, not the others"]);
+  } finally {
+    stop.abort();
+    await rm(folder, { recursive: true });
+  }
+});
+
 test("a folder: hashed once, read again only where size or time differ, watched for what comes and goes", async () => {
   const folder = await mkdtemp(join(tmpdir(), "netlab-folder-"));
   const stop = new AbortController();
