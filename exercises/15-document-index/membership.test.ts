@@ -53,6 +53,20 @@ test("a change is everywhere at once, as an increment", () => {
   assertConverged(simulation, "after 100 ms");
 });
 
+test("changes in a row are announced five times a second at most, and the last one is", () => {
+  const own = new OwnIndex();
+  const member = new Membership("me", own);
+  member.start(0);
+  let announced = 0;
+  for (let nowMs = 0; nowMs < 1000; nowMs += 10) {
+    own.set(documentOf("x", `${nowMs}`));
+    announced += member.changed(nowMs).length;
+  }
+  assert.equal(announced, 4);
+  assert.deepEqual(member.tick(1000), [{ do: "announce", reply: false }]);
+  assert.deepEqual(member.tick(1250), [], "nothing new");
+});
+
 test("who leaves is gone at once, who is killed within 5.25 s and not before 2 s", () => {
   const simulation = settled(4);
   simulation.leave(nodeOf(simulation, 0));
