@@ -13,9 +13,9 @@ export class FakePeer implements AsyncDisposable {
   readonly index = new OwnIndex();
   readonly port: number;
   readonly id = this.identity.key.toString("hex");
-  /** Datagrams that came. */
-  readonly heard: Buffer[] = [];
   sequence = 0n;
+  /** What it announces to those who ask it to speak up; undefined: nothing. */
+  answers: Partial<Announcement> | undefined;
   /** What it does with a connection; else it is honest. */
   session: ((connection: Connection, honest: () => Promise<void>) => Promise<void>) | undefined;
   readonly #socket: Socket;
@@ -27,7 +27,10 @@ export class FakePeer implements AsyncDisposable {
     this.#socket = socket;
     for (const document of documents) this.index.set(document);
     this.#served = { identity: this.identity, index: this.index, folder };
-    socket.on("message", (datagram) => this.heard.push(datagram));
+    socket.on("message", (datagram, from) => {
+      const wantsReply = ((datagram[5] ?? 0) & 0x80) !== 0;
+      if (wantsReply && this.answers) void this.send(this.announcement(this.answers), from.port);
+    });
   }
 
   static async open(port: number, documents: readonly Document[] = [], folder?: string): Promise<FakePeer> {

@@ -7,7 +7,7 @@ import { LocalSegment } from "./local-segment.ts";
 import { Switch } from "./switch.ts";
 
 /** A busy machine may take longer than the 6 s that are promised; those are measured by hand. */
-const LIMIT_MS = 60_000;
+const LIMIT_MS = 120_000;
 
 const onSwitch = needsNamespaces();
 
@@ -16,7 +16,7 @@ test("a schedule comes from its seed alone", () => {
   assert.notDeepEqual(scheduleOf(3), scheduleOf(4));
 });
 
-describe("against processes", { concurrency: true }, () => {
+describe("against processes", () => {
   test("deaths, stops and changes on one machine: every listing is the union of the live folders", async () => {
     await runSchedule(5, false, LIMIT_MS);
   });

@@ -9,7 +9,7 @@ import { connect } from "../../shared/tcp.ts";
 import { PATIENCE_MS, within, writeSplit } from "../../shared/testing.ts";
 import { fetchContent, fetchIndex } from "./exchange.ts";
 import { FakePeer } from "./fake-peer.ts";
-import { type LocalNode, LocalSegment } from "./local-segment.ts";
+import { LONG_MS, type LocalNode, LocalSegment } from "./local-segment.ts";
 import { documentMessage, indexProof, Message } from "./protocol.ts";
 
 let segment: LocalSegment;
@@ -23,7 +23,7 @@ after(() => segment[Symbol.asyncDispose]());
 const signal = new AbortController().signal;
 const places = () => ({ address: "127.0.0.1", port: node.running.port });
 const stderrLines = (pattern: RegExp) => node.running.stderr.split("\n").filter((line) => pattern.test(line));
-const said = (pattern: RegExp) => node.running.output(pattern, "stderr");
+const said = (pattern: RegExp) => node.running.output(pattern, "stderr", LONG_MS);
 const documentOf = (path: string) => ({ path, size: 1, modifiedMs: 1, sha256: "ab".repeat(32) });
 const port = (i: number) => segment.first + i;
 
@@ -68,6 +68,7 @@ test("garbage, cut, altered and foreign datagrams: refused, each kind said once"
 
 test("an announcement in another's name, sent again, or in the name of who is gone does nothing", async () => {
   await using victim = await FakePeer.open(port(1), [documentOf("victim.txt")]);
+  victim.answers = { name: "victim" };
   const first = victim.announcement({ name: "victim" });
   await victim.send(first, node.running.port);
   await node.knows("victim.txt");
@@ -85,6 +86,7 @@ test("an announcement in another's name, sent again, or in the name of who is go
     "it has not left",
   );
 
+  victim.answers = undefined;
   const kept = victim.announcement({ name: "victim" });
   await victim.send(victim.announcement({ kind: "leave" }), node.running.port);
   await node.seesNodes(1);
@@ -240,6 +242,7 @@ test("peers that say nothing, never read, or are five hundred: the node answers 
     );
   await silent.send(silent.announcement(), node.running.port);
   await using peer = await FakePeer.open(port(1), [documentOf("busy.txt")]);
+  peer.answers = {};
   await peer.send(peer.announcement(), node.running.port);
   await node.knows("busy.txt");
   assert.ok((await node.list()).every(({ path }) => path !== "never.txt"));

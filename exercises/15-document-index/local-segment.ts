@@ -6,7 +6,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { PATIENCE_MS, type Running, type StartOptions, start } from "../../shared/running.ts";
+import { type Running, type StartOptions, start } from "../../shared/running.ts";
 
 export const NODE = "exercises/15-document-index/node.ts";
 
@@ -27,6 +27,9 @@ export interface ListedNode {
   version: number;
 }
 
+/** How long a busy machine may take for anything. */
+export const LONG_MS = 120_000;
+
 /** A node as a process, and its folder. */
 export class LocalNode implements AsyncDisposable {
   readonly name: string;
@@ -45,7 +48,7 @@ export class LocalNode implements AsyncDisposable {
   }
 
   /** The answer to a command, one at a time. */
-  ask(command: string, limitMs = PATIENCE_MS): Promise<unknown> {
+  ask(command: string, limitMs = LONG_MS): Promise<unknown> {
     this.#asked = this.#asked
       .catch(() => {})
       .then(async () => {
@@ -73,7 +76,7 @@ export class LocalNode implements AsyncDisposable {
 
   /** Asks until the answer is as wanted. */
   async until<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean, what: string): Promise<T> {
-    const giveUpMs = performance.now() + 2 * PATIENCE_MS;
+    const giveUpMs = performance.now() + LONG_MS;
     while (true) {
       const answer = await ask();
       if (isWanted(answer)) return answer;
@@ -183,9 +186,10 @@ export class LocalSegment implements AsyncDisposable {
     const own = folder ?? (await this.folder(documents));
     const cwd = await this.folder();
     const all = [...this.args, "--folder", own, "--name", name, "--json", ...args];
-    const running = await start(NODE, all, { cwd, servers: 2, ...options });
+    const running = await start(NODE, all, { cwd, ...options, servers: 0 });
     const node = new LocalNode(name, own, cwd, running);
     this.nodes.push(node);
+    await running.output(/^(?:listening on .*\n){2}/, "stdout", LONG_MS);
     return node;
   }
 
