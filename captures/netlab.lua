@@ -287,6 +287,24 @@ attach(existing("ntp"), { udp = { 10201 } })
 attach(existing("http"), { tcp = { "10300-10301" } })
 
 protocol {
+  name = "nlrtt",
+  title = "netlab RTT probe",
+  info = "probe {sequence}, id {id}",
+  otherwise = "echo",
+  size = 16,
+  udp = { 10400, 10402, 10403 },
+  pdu = group("Probe", "", {
+    integer("magic", "\"NLRT\" in ASCII", "uint", 4, { always = 0x4e4c5254 }),
+    integer("sequence", "counts the probes to this host, from 0; for whoever watches", "uint", 4),
+    integer("id", "drawn at random for each probe: the reply that repeats it is this probe's", "uint", 8),
+  }),
+}
+
+attach(existing("echo"), { tcp = { 10400 } })
+
+attach(existing("dns"), { udp = { 10401 } })
+
+protocol {
   name = "nlrs",
   title = "Netlab Remote Shell",
   tcp = { 10500 },
@@ -411,6 +429,76 @@ protocol {
       { name = "reserved", width = 5, mask = 0x1f },
     }),
     text("data", "by the kind of frame, see Data", integer("data length", "bytes of data", "uint", 4)),
+  }),
+}
+
+protocol {
+  name = "nlmr",
+  title = "Netlab map-reduce",
+  tcp = { "11400-11499" },
+  pdu = group("NLMR", "", {
+    integer("type", "which of them it is", "uint", 1, { codes = { [1] = "job", [2] = "ready", [3] = "part", [4] = "chunk", [5] = "partDone", [6] = "announce", [7] = "grant", [8] = "refuse", [9] = "result", [10] = "resultEnd", [11] = "received", [12] = "partState", [13] = "jobDone", [14] = "alive", [15] = "error" } }),
+  }, {
+    [1] = group("job", "master to reducer and mapper, first on a connection", {
+      integer("magic", "NLMR", "uint", 4, { always = 0x4e4c4d52 }),
+      integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
+      integer("job", "number of the job, drawn by its master", "uint", 8),
+      integer("parts", "parts of the text, from 1 up", "uint", 2),
+      integer("silenceMs", "whoever says nothing for so long is lost", "uint", 4),
+      integer("reducerPort", "the reducer, for mappers", "uint", 2),
+      text("reducerHost", "its name or address", integer("reducerHost length", "bytes of reducerHost", "uint", 1)),
+    }),
+    [2] = group("ready", "the answer to job: at your service", {
+      integer("role", "what the node is", "uint", 1, { codes = { [1] = "mapper", [2] = "reducer" } }),
+    }),
+    [3] = group("part", "master to mapper: a part of the text", {
+      integer("part", "from 0 to parts - 1", "uint", 2),
+      integer("sizeBytes", "of the chunks that follow", "uint", 8),
+    }),
+    [4] = group("chunk", "master to mapper", {
+      bytes("data", "the next bytes of the part", integer("data length", "bytes of data", "uint", 4), { max = 524288 }),
+    }),
+    [5] = group("partDone", "mapper to master: ready for another part", {
+      integer("part", "which", "uint", 2),
+      integer("outcome", "what became of its result", "uint", 1, { codes = { [1] = "delivered", [2] = "refused", [3] = "failed" } }),
+      text("reason", "why it failed, else empty", integer("reason length", "bytes of reason", "uint", 2)),
+    }),
+    [6] = group("announce", "mapper to reducer, first on a connection", {
+      integer("magic", "NLMR", "uint", 4, { always = 0x4e4c4d52 }),
+      integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
+      integer("job", "the job", "uint", 8),
+      integer("part", "the part of which the result is there", "uint", 2),
+    }),
+    [7] = group("grant", "reducer to mapper: send it", {}),
+    [8] = group("refuse", "reducer to mapper: do not", {
+      integer("reason", "taken: another is sending it; received: it is here", "uint", 1, { codes = { [1] = "taken", [2] = "received", [3] = "unknownJob" } }),
+    }),
+    [9] = group("result", "mapper to reducer, in any order; reducer to master, in the order of the output", {
+      bytes("lines", "whole lines: term, TAB, count, LF", integer("lines length", "bytes of lines", "uint", 4), { max = 524288 }),
+    }),
+    [10] = group("resultEnd", "mapper to reducer: that was all of the result", {
+      integer("terms", "lines in the result: distinct terms", "uint", 4),
+      integer("words", "the sum of their counts", "uint", 8),
+      integer("invalidBytes", "bytes of the text that are not UTF-8", "uint", 8),
+      integer("longTerms", "terms that were too long to be counted", "uint", 8),
+    }),
+    [11] = group("received", "reducer to mapper: the part is counted", {}),
+    [12] = group("partState", "reducer to master", {
+      integer("part", "which", "uint", 2),
+      integer("state", "dropped: its mapper was lost while it sent", "uint", 1, { codes = { [1] = "granted", [2] = "received", [3] = "dropped" } }),
+    }),
+    [13] = group("jobDone", "reducer to master: that was all of the output", {
+      integer("terms", "lines in the result: distinct terms", "uint", 4),
+      integer("words", "the sum of their counts", "uint", 8),
+      integer("invalidBytes", "bytes of the text that are not UTF-8", "uint", 8),
+      integer("longTerms", "terms that were too long to be counted", "uint", 8),
+    }),
+    [14] = group("alive", "anybody, at any time", {
+      integer("countedBytes", "of the part, by a mapper; else 0", "uint", 8),
+    }),
+    [15] = group("error", "anybody, before it closes the connection", {
+      text("reason", "what is wrong, for people", integer("reason length", "bytes of reason", "uint", 2)),
+    }),
   }),
 }
 
