@@ -1,0 +1,147 @@
+/**
+ * After BBR (Cardwell et al., ACM Queue 14(5), 2016; draft-cardwell-iccrg-bbr-congestion-control-00): it estimates what the path delivers and how long it
+ * takes when no queue stands, and keeps the product of the two under way. A lost packet says nothing about either.
+ */
+import type { AckEvent, Congestion } from "./congestion.ts";
+
+/** 2/ln 2: the smallest gain that doubles the rate every round. */
+const STARTUP_GAIN = 2.885;
+const WINDOW_GAIN = 2;
+/** One round each: look for more, let the queue go that this made, cruise. */
+const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1] as const;
+const RATE_ROUNDS = 10;
+const MIN_RTT_VALID_MS = 10_000;
+const PROBE_RTT_MS = 200;
+const MIN_PACKETS = 4;
+const INITIAL_PACKETS = 10;
+/** The pipe is full when three rounds brought less than a quarter more. */
+const FULL_ROUNDS = 3;
+const FULL_GROWTH = 1.25;
+
+type Mode = "startup" | "drain" | "cruise" | "probe RTT";
+
+export class Bbr implements Congestion {
+  mode: Mode = "startup";
+  minRttMs = Infinity;
+  packetBytes: number;
+  #minRttAtMs = 0;
+  /** The best sample of each of the last rounds. */
+  #rates: { round: number; bytesPerMs: number }[] = [];
+  #round = 0;
+  #roundEndsAt = 0;
+  #fullRate = 0;
+  #fullRounds = 0;
+  #isFull = false;
+  #phase = 0;
+  #phaseSinceMs = 0;
+  #probeRttUntilMs: number | undefined;
+  #wasTimeout = false;
+
+  constructor(packetBytes: number) {
+    this.packetBytes = packetBytes;
+  }
+
+  /** What the path delivers, as far as is known. */
+  get #rate(): number {
+    return this.#rates[0]?.bytesPerMs ?? 0;
+  }
+  /** The bandwidth-delay product. */
+  get #pipeBytes(): number {
+    return this.#rate * this.minRttMs;
+  }
+  get #gain(): number {
+    if (this.mode === "startup") return STARTUP_GAIN;
+    if (this.mode === "drain") return 1 / STARTUP_GAIN;
+    return this.mode === "cruise" ? (CYCLE[this.#phase] ?? 1) : 1;
+  }
+  get bytesPerMs(): number {
+    return this.#rate === 0 ? Infinity : this.#gain * this.#rate;
+  }
+  get windowBytes(): number {
+    const least = MIN_PACKETS * this.packetBytes;
+    if (this.mode === "probe RTT" || this.#wasTimeout) return least;
+    if (this.#rate === 0) return INITIAL_PACKETS * this.packetBytes;
+    const gain = this.#isFull ? WINDOW_GAIN : STARTUP_GAIN;
+    // Three packets more, as acknowledgements come in bunches.
+    return Math.max(gain * this.#pipeBytes + 3 * this.packetBytes, INITIAL_PACKETS * this.packetBytes);
+  }
+
+  onAck(event: AckEvent): void {
+    this.#wasTimeout = false;
+    const isNewRound = event.rate.priorDelivered >= this.#roundEndsAt;
+    if (isNewRound) {
+      this.#round++;
+      this.#roundEndsAt = event.delivered;
+    }
+    this.#takeRate(event);
+    if (isNewRound) this.#lookWhetherFull(event);
+    const isStale = event.nowMs - this.#minRttAtMs > MIN_RTT_VALID_MS;
+    if (event.rtt.latestMs <= this.minRttMs || isStale) {
+      this.minRttMs = event.rtt.latestMs;
+      this.#minRttAtMs = event.nowMs;
+    }
+    this.#changeMode(event, isStale);
+  }
+
+  #takeRate({ rate }: AckEvent): void {
+    this.#rates = this.#rates.filter(({ round }) => round > this.#round - RATE_ROUNDS);
+    if (rate.isAppLimited && rate.bytesPerMs <= this.#rate) return;
+    // A maximum over a sliding window: what is smaller and older than a sample will never be the maximum again.
+    while ((this.#rates.at(-1)?.bytesPerMs ?? Infinity) <= rate.bytesPerMs) this.#rates.pop();
+    this.#rates.push({ round: this.#round, bytesPerMs: rate.bytesPerMs });
+  }
+
+  #lookWhetherFull({ rate }: AckEvent): void {
+    if (this.#isFull || rate.isAppLimited) return;
+    if (this.#rate >= this.#fullRate * FULL_GROWTH) {
+      this.#fullRate = this.#rate;
+      this.#fullRounds = 0;
+    } else this.#isFull = ++this.#fullRounds >= FULL_ROUNDS;
+  }
+
+  #changeMode({ nowMs, inFlightBytes, priorInFlightBytes }: AckEvent, minRttIsStale: boolean): void {
+    if (this.mode === "startup" && this.#isFull) this.mode = "drain";
+    if (this.mode === "drain" && inFlightBytes <= this.#pipeBytes) this.#cruise(nowMs);
+    if (this.mode === "cruise") this.#nextPhase(nowMs, priorInFlightBytes);
+    if (minRttIsStale && this.mode !== "probe RTT") {
+      this.mode = "probe RTT";
+      this.#probeRttUntilMs = undefined;
+    }
+    if (this.mode !== "probe RTT") return;
+    if (this.#probeRttUntilMs === undefined) {
+      if (inFlightBytes <= MIN_PACKETS * this.packetBytes)
+        this.#probeRttUntilMs = nowMs + Math.max(PROBE_RTT_MS, this.minRttMs);
+    } else if (nowMs >= this.#probeRttUntilMs) {
+      this.#minRttAtMs = nowMs;
+      if (this.#isFull) this.#cruise(nowMs);
+      else this.mode = "startup";
+    }
+  }
+
+  #cruise(nowMs: number): void {
+    this.mode = "cruise";
+    // Flows that begin together should not look for more together.
+    this.#phase = 2 + (Math.floor(nowMs) % (CYCLE.length - 2));
+    this.#phaseSinceMs = nowMs;
+  }
+
+  #nextPhase(nowMs: number, inFlightBytes: number): void {
+    const isOver = nowMs - this.#phaseSinceMs > this.minRttMs;
+    // More is looked for until it is really under way, and the queue is let go until it is gone.
+    const isReached =
+      this.#gain > 1
+        ? inFlightBytes >= this.#gain * this.#pipeBytes || nowMs - this.#phaseSinceMs > 2 * this.minRttMs
+        : true;
+    const isDrained = this.#gain < 1 && inFlightBytes <= this.#pipeBytes;
+    if (!(isDrained || (isOver && isReached))) return;
+    this.#phase = (this.#phase + 1) % CYCLE.length;
+    this.#phaseSinceMs = nowMs;
+  }
+
+  /** A loss that a full queue caused shows as a rate that does not grow. */
+  onLoss(): void {}
+
+  onTimeout(): void {
+    this.#wasTimeout = true;
+  }
+}

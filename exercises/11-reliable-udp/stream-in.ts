@@ -1,0 +1,96 @@
+/** Ordered delivery and flow control, the receiver's side: pieces come in any order, bytes leave in order, and no more than a window waits. */
+import { Failure } from "../../shared/errors.ts";
+
+/** Pieces that come too early may be this small on average, lest somebody fill the memory with single bytes. */
+const LEAST_PIECE_BYTES = 128;
+
+interface Segment {
+  offset: number;
+  bytes: Buffer;
+}
+
+export class InStream {
+  /** Everything before this has arrived. */
+  received: number;
+  /** Everything before this was taken by the reader. */
+  #taken: number;
+  /** Bytes in order that nobody has taken. */
+  #ready: Buffer[] = [];
+  /** What came too early, by offset, without overlaps. */
+  #early: Segment[] = [];
+  readonly #windowBytes: number;
+  readonly #size: number;
+
+  constructor(offset: number, windowBytes: number, size: number) {
+    this.#size = size;
+    this.received = offset;
+    this.#taken = offset;
+    this.#windowBytes = windowBytes;
+  }
+
+  /** Nothing from here on may be sent. It never goes back. */
+  get limit(): number {
+    return this.#taken + this.#windowBytes;
+  }
+  get isComplete(): boolean {
+    return this.received === this.#size;
+  }
+  /** Bytes that wait, in order or not. */
+  get bufferedBytes(): number {
+    return this.#early.reduce((sum, { bytes }) => sum + bytes.length, this.received - this.#taken);
+  }
+
+  /** Takes a piece; true where it brought anything new. Throws `Failure` where it is beyond what was allowed. */
+  insert(offset: number, bytes: Buffer): boolean {
+    const end = offset + bytes.length;
+    if (end > this.limit) throw new Failure(`byte ${end - 1} was sent, beyond the limit of ${this.limit}`);
+    if (end > this.#size) throw new Failure(`byte ${end - 1} was sent of a file of ${this.#size}`);
+    if (end <= this.received) return false;
+    if (offset > this.received) return this.#keep({ offset, bytes });
+    this.#append(bytes.subarray(this.received - offset));
+    let used = 0;
+    for (const early of this.#early) {
+      if (early.offset > this.received) break;
+      used++;
+      const fresh = early.bytes.subarray(this.received - early.offset);
+      if (fresh.length > 0) this.#append(fresh);
+    }
+    if (used > 0) this.#early.splice(0, used);
+    return true;
+  }
+
+  #append(bytes: Buffer): void {
+    this.#ready.push(bytes);
+    this.received += bytes.length;
+  }
+
+  /** Puts a piece among the early ones. What others have already of it is cut off. */
+  #keep({ offset, bytes }: Segment): boolean {
+    let at = this.#early.length;
+    while (at > 0 && (this.#early[at - 1] as Segment).offset > offset) at--;
+    const before = this.#early[at - 1];
+    const start = Math.max(offset, before === undefined ? 0 : before.offset + before.bytes.length);
+    let end = offset + bytes.length;
+    let covered = 0; // behind it, pieces that it holds whole
+    for (const after of this.#early.slice(at, at + 64)) {
+      if (after.offset >= end) break;
+      if (after.offset + after.bytes.length <= end) covered++;
+      else end = after.offset;
+    }
+    if (start >= end) return false;
+    if (this.#early.length > Math.max(64, this.#windowBytes / LEAST_PIECE_BYTES))
+      throw new Failure("too many small pieces");
+    const isOneKnown = covered === 1 && this.#early[at]?.bytes.length === end - start;
+    if (isOneKnown) return false;
+    this.#early.splice(at, covered, { offset: start, bytes: bytes.subarray(start - offset, end - offset) });
+    return true;
+  }
+
+  /** Takes what is there in order. */
+  take(): Buffer[] {
+    const ready = this.#ready;
+    this.#ready = [];
+    this.#taken = this.received;
+    return ready;
+  }
+}
