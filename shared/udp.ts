@@ -17,6 +17,8 @@ export interface BindOptions {
   signal: AbortSignal;
   /** Gets a line for each datagram that could not be sent. */
   log: (line: string) => void;
+  /** Bytes that the system keeps while we are busy, and likewise on their way out; as many of them as it allows. */
+  bufferBytes?: number;
 }
 
 export interface UdpServer {
@@ -29,10 +31,17 @@ export interface UdpServer {
 }
 
 async function openSocket(family: number, address: string, port: number, reuseAddr = false): Promise<Socket> {
-  const socket = createSocket({ type: family === 6 ? "udp6" : "udp4", reuseAddr });
+  // Peers are addresses, not names: without this, each datagram would wait for a look-up until the turn is over.
+  const lookup = (
+    address: string,
+    _: unknown,
+    done: (error: null, address: string, family: number) => void,
+  ) => done(null, address, family);
+  const socket = createSocket({ type: family === 6 ? "udp6" : "udp4", reuseAddr, lookup });
   try {
+    const listening = once(socket, "listening");
     socket.bind({ address, port });
-    await once(socket, "listening");
+    await listening;
     return socket;
   } catch (error) {
     socket.close();
@@ -72,18 +81,29 @@ function ownAddresses(family: number): { address: string; family: number }[] {
   return all.filter((own) => family === 6 || own.family === 4);
 }
 
+/** Asks for buffers of this size. Some systems give less than asked for, others refuse: then theirs stay as they are. */
+export function enlargeBuffers(socket: Socket, bytes: number): void {
+  try {
+    socket.setRecvBufferSize(bytes);
+    socket.setSendBufferSize(bytes);
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+  }
+}
+
 /**
  * Calls `onDatagram` for each datagram; those of one peer come in order. What `send` of its `server` sends leaves from
  * the address to which the datagram came. A `Failure` that it throws costs one log line. Throws `Failure`, its cause
  * being the system's error.
  */
 export async function bind(
-  { host, port, signal, log }: BindOptions,
+  { host, port, signal, log, bufferBytes }: BindOptions,
   onDatagram: (datagram: Buffer, from: RemoteInfo, server: UdpServer) => void,
 ): Promise<UdpServer> {
   const sockets = await openSockets(host, port).catch((error: unknown) => {
     throw new Failure(`cannot listen on ${formatAddress(host, port)}`, { cause: error });
   });
+  if (bufferBytes !== undefined) for (const socket of sockets) enlargeBuffers(socket, bufferBytes);
   const { address, port: bound } = sockets[0].address();
   const closed = Promise.all(
     sockets.map((socket) => new Promise<void>((resolve) => socket.once("close", resolve))),
