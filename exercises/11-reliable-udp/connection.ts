@@ -163,6 +163,12 @@ export class Connection {
     this.#end({ kind: "error", code, reason: reason.slice(0, 120) }, cause);
   }
 
+  /** The system says that the other side is not there: that is the end, unless there was nothing more to say. */
+  lose(error: Failure): void {
+    if (this.state === "ended") return;
+    this.#end(undefined, this.state === "finishing" ? undefined : error);
+  }
+
   #say(message: Message): void {
     this.#messages.push(message);
     this.onActive();

@@ -1,0 +1,191 @@
+/** Files under a root: names that stay inside it, hashes that are remembered, files that are whole or not there. */
+import { createHash } from "node:crypto";
+import { type FileHandle, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, sep } from "node:path";
+import { Failure } from "../../shared/errors.ts";
+
+const HASH_CHUNK_BYTES = 2 ** 20;
+const PART = ".part";
+
+/** The file is not the one that it was. */
+export class ChangedError extends Failure {
+  override name = "ChangedError";
+}
+
+/** `a/b.txt` under the root, wherever links lead. Throws `Failure` for a name that leads out of it, or that is kept for parts. */
+export async function pathUnder(root: string, name: string): Promise<string> {
+  const parts = name.split("/");
+  const isPlain = parts.every(
+    (part) => part !== "" && part !== "." && part !== ".." && !part.startsWith("."),
+  );
+  if (!isPlain || /[\0\\]/.test(name) || name.endsWith(PART)) throw new Failure(`no such name: ${name}`);
+  const realRoot = await realpath(root);
+  const path = join(realRoot, ...parts);
+  const real = await realpath(path).catch(async () =>
+    join(await realpath(dirname(path)), parts.at(-1) ?? ""),
+  );
+  if (!real.startsWith(realRoot.endsWith(sep) ? realRoot : realRoot + sep))
+    throw new Failure(`no such name: ${name}`);
+  return real;
+}
+
+/** What tells one content of a file from another without reading it. */
+interface Identity {
+  ino: bigint;
+  size: bigint;
+  mtimeNs: bigint;
+}
+
+/** A file that is being read, and must not change meanwhile. */
+export class SourceFile implements AsyncDisposable {
+  readonly size: number;
+  readonly #handle: FileHandle;
+  readonly #identity: Identity;
+
+  private constructor(handle: FileHandle, identity: Identity) {
+    this.#handle = handle;
+    this.#identity = identity;
+    this.size = Number(identity.size);
+  }
+
+  /** Throws `Failure`. */
+  static async open(path: string): Promise<SourceFile> {
+    const handle = await open(path, "r");
+    const stats = await handle.stat({ bigint: true });
+    if (stats.isFile()) return new SourceFile(handle, stats);
+    await handle.close();
+    throw new Failure("it is no regular file");
+  }
+
+  /** Up to `size` bytes from `offset` on. Throws `ChangedError`. */
+  async read(offset: number, size: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(size, this.size - offset));
+    const { bytesRead } = await this.#handle.read(buffer, 0, buffer.length, offset);
+    const { size: sizeNow, mtimeNs } = await this.#handle.stat({ bigint: true });
+    const { size: sizeThen, mtimeNs: then } = this.#identity;
+    if (bytesRead < buffer.length || sizeNow !== sizeThen || mtimeNs !== then)
+      throw new ChangedError("the file was changed while it was read");
+    return buffer;
+  }
+
+  /** SHA-256 of the whole; `onProgress` is told how far it is and may throw to stop it. */
+  async hash(known: HashMemory, onProgress: (done: number) => void = () => {}): Promise<Buffer> {
+    const { ino, size, mtimeNs } = this.#identity;
+    const key = `${ino} ${size} ${mtimeNs}`;
+    const remembered = known.get(key);
+    if (remembered) return remembered;
+    const hash = createHash("sha256");
+    for (let offset = 0; offset < this.size; offset += HASH_CHUNK_BYTES) {
+      hash.update(await this.read(offset, HASH_CHUNK_BYTES));
+      onProgress(Math.min(this.size, offset + HASH_CHUNK_BYTES));
+    }
+    const digest = hash.digest();
+    known.set(key, digest);
+    return digest;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+/** Hashes of files that have not changed since. */
+export class HashMemory {
+  static readonly MOST = 10_000;
+  readonly #hashes = new Map<string, Buffer>();
+  get(key: string): Buffer | undefined {
+    return this.#hashes.get(key);
+  }
+  set(key: string, hash: Buffer): void {
+    const [oldest] = this.#hashes.keys();
+    if (this.#hashes.size >= HashMemory.MOST && oldest !== undefined) this.#hashes.delete(oldest);
+    this.#hashes.set(key, hash);
+  }
+}
+
+/** A file that comes into being beside its name, and gets it when it is whole. */
+export class TargetFile implements AsyncDisposable {
+  /** Bytes that it holds. */
+  sizeBytes: number;
+  readonly #path: string;
+  readonly #part: string;
+  readonly #handle: FileHandle;
+  readonly #hash = createHash("sha256");
+  readonly #isKept: boolean;
+  #isPlaced = false;
+
+  private constructor(path: string, part: string, handle: FileHandle, sizeBytes: number, isKept: boolean) {
+    this.#path = path;
+    this.#part = part;
+    this.#handle = handle;
+    this.sizeBytes = sizeBytes;
+    this.#isKept = isKept;
+  }
+
+  /** A part that has a name of its own (`beside`), or one that is kept for another time if it does not get whole. */
+  static async create(path: string, beside?: string): Promise<TargetFile> {
+    const part = beside === undefined ? path + PART : join(dirname(path), `.${beside}${PART}`);
+    return new TargetFile(path, part, await open(part, "w"), 0, beside === undefined);
+  }
+
+  /** Goes on with what an earlier try has left; what is there counts for the hash. */
+  static async continue(path: string): Promise<TargetFile> {
+    const part = path + PART;
+    const handle = await open(part, "a+");
+    const target = new TargetFile(path, part, handle, 0, true);
+    const { size } = await handle.stat();
+    while (target.sizeBytes < size) {
+      const buffer = Buffer.allocUnsafe(Math.min(HASH_CHUNK_BYTES, size - target.sizeBytes));
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, target.sizeBytes);
+      if (bytesRead === 0) break;
+      target.#hash.update(buffer.subarray(0, bytesRead));
+      target.sizeBytes += bytesRead;
+    }
+    return target;
+  }
+
+  async write(bytes: Buffer): Promise<void> {
+    this.#hash.update(bytes);
+    for (let at = 0; at < bytes.length; )
+      at += (await this.#handle.write(bytes, at, bytes.length - at)).bytesWritten;
+    this.sizeBytes += bytes.length;
+  }
+
+  /** Gives it its name. Throws `Failure` where it is not what was announced; then it is not kept. */
+  async place(sha256: Buffer): Promise<void> {
+    if (!this.#hash.digest().equals(sha256)) {
+      await rm(this.#part, { force: true });
+      throw new ChangedError("the SHA-256 is not the one that was announced");
+    }
+    await this.#handle.sync();
+    await rename(this.#part, this.#path);
+    this.#isPlaced = true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#handle.close();
+    if (!this.#isPlaced && !(this.#isKept && this.sizeBytes > 0)) await rm(this.#part, { force: true });
+  }
+}
+
+/** Every regular file under the root: `SIZE  DATE  NAME`, a line each. */
+export async function listing(root: string): Promise<Buffer> {
+  const entries = await readdir(root, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  const lines = await Promise.all(
+    files.map(async (entry) => {
+      const path = join(entry.parentPath, entry.name);
+      const name = path.slice(root.endsWith(sep) ? root.length : root.length + 1).replaceAll(sep, "/");
+      if (name.split("/").some((part) => part.startsWith(".")) || name.endsWith(PART)) return undefined;
+      const stats = await stat(path).catch(() => undefined); // gone since
+      return stats && `${String(stats.size).padStart(12)}  ${stats.mtime.toISOString()}  ${name}\n`;
+    }),
+  );
+  return Buffer.from(
+    lines
+      .filter((line) => line !== undefined)
+      .toSorted(byName)
+      .join(""),
+  );
+}
+const byName = (a: string, b: string) => (a.slice(40) < b.slice(40) ? -1 : 1);

@@ -1,0 +1,41 @@
+/** What every program here can be told about its connections. */
+import { integer, oneOf, type SettingsValue, setting } from "../../shared/config.ts";
+import { CONGESTION_NAMES } from "./congestion.ts";
+import { type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { BASE_MTU, MAX_MTU } from "./protocol.ts";
+
+const MIN_MTU = 128;
+const KIB = 1024;
+
+export const CONNECTION_SETTINGS = {
+  congestion: setting(
+    oneOf(...CONGESTION_NAMES),
+    `how to send: ${CONGESTION_NAMES.join(", ")}`,
+    DEFAULTS.congestion,
+  ),
+  mtu: setting(
+    integer(MIN_MTU, MAX_MTU),
+    "largest UDP payload to try, in bytes; more than 1200 is probed first",
+    BASE_MTU,
+  ),
+  window: setting(
+    integer(64, 1024 * KIB),
+    "what may wait here for the disk, in KiB",
+    DEFAULTS.windowBytes / KIB,
+  ),
+  timeout: setting(
+    integer(1, 86_400),
+    "give up after so many seconds without progress",
+    DEFAULTS.timeoutMs / 1000,
+  ),
+};
+
+export function connectionOptions(settings: SettingsValue<typeof CONNECTION_SETTINGS>): ConnectionOptions {
+  const { congestion, mtu, window, timeout } = settings;
+  return { congestion, mtu, windowBytes: window * KIB, timeoutMs: timeout * 1000 };
+}
+
+/** `12.3 MB/s` */
+export function rateText(bytes: number, ms: number): string {
+  return `${(bytes / 1000 / Math.max(ms, 0.001)).toFixed(1)} MB/s`;
+}
