@@ -1,0 +1,369 @@
+/** Thousands of transfers over simulated bad networks: what arrives is what was sent, whatever the path does. */
+import { strict as assert } from "node:assert";
+import { describe, test } from "node:test";
+import type { LinkProfile } from "../../shared/link.ts";
+import type { CongestionName } from "./congestion.ts";
+import { Connection, type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { unseal } from "./protocol.ts";
+import { type Passage, randomOf, Simulation, serveFrom, type Transfer, transferOf } from "./simulator.ts";
+
+const bytesOf = (seed: number, size: number) =>
+  Buffer.concat(
+    Array.from({ length: Math.ceil(size / 64) }, (_, i) => randomOf(seed + i * 7919)(64)),
+  ).subarray(0, size);
+const SOME = bytesOf(1, 400_000);
+
+interface Run {
+  seed: number;
+  request?: "get" | "put";
+  file?: Buffer;
+  link?: LinkProfile;
+  back?: LinkProfile;
+  options?: Partial<ConnectionOptions>;
+  onPassage?: (passage: Passage) => void;
+  during?: (simulation: Simulation) => void;
+  untilMs?: number;
+}
+
+function transfer(run: Run) {
+  const { seed, request = "get", file = SOME, link = {}, back = link, untilMs = 3_600_000 } = run;
+  const transfers = new Map<string, Transfer>();
+  const connection = { ...DEFAULTS, ...run.options };
+  const simulation = new Simulation(
+    {
+      seed,
+      toServer: request === "put" ? link : back,
+      toClient: request === "put" ? back : link,
+      connection,
+      ...(run.onPassage ? { onPassage: run.onPassage } : {}),
+    },
+    serveFrom(() => file, transfers),
+  );
+  const result = transferOf(simulation, transfers, { request, name: "file", file, port: 5000 });
+  run.during?.(simulation);
+  const endMs = simulation.run(
+    untilMs,
+    () => result.endedAtMs !== undefined && result.ends.server !== undefined,
+  );
+  const sender = request === "put" ? result.client : result.server;
+  return { ...result, simulation, endMs, sender, bytes: Buffer.concat(result.received) };
+}
+
+/** Any mix of everything that a path can do, from a seed. */
+function badPath(seed: number): LinkProfile {
+  const bytes = randomOf(seed)(16);
+  const share = (i: number, most: number) => ((bytes[i] ?? 0) % 2 === 0 ? 0 : ((bytes[i] ?? 0) / 255) * most);
+  return {
+    delayMs: share(0, 150),
+    jitterMs: share(1, 20),
+    loss: share(2, 0.2),
+    duplication: share(3, 0.2),
+    reordering: share(4, 0.3),
+    corruption: share(5, 0.05),
+    rateBytesPerSecond: 100_000 + 40_000 * (bytes[6] ?? 0),
+    queueBytes: 10_000 + 1000 * (bytes[7] ?? 0),
+  };
+}
+
+describe("transfers in the simulator", () => {
+  test("2000 seeded transfers over paths that lose, double, reorder, damage, delay and limit: every byte arrives", () => {
+    for (let seed = 1; seed <= 2000; seed++) {
+      const [size = 0] = [[0, 1, 1166, 1167, 1168, 5000, 20_000, 60_000][seed % 8]];
+      const congestion: CongestionName = seed % 3 === 0 ? "newreno" : "bbr";
+      const { ends, bytes } = transfer({
+        seed,
+        request: seed % 2 === 0 ? "get" : "put",
+        file: SOME.subarray(seed, seed + size),
+        link: badPath(seed),
+        back: badPath(seed + 1_000_000),
+        options: { congestion, mtu: [1200, 1200, 4000, 600][seed % 4] ?? 1200 },
+      });
+      assert.deepEqual(ends, { client: "ok", server: "ok" }, `seed ${seed}`);
+      assert.ok(
+        bytes.equals(SOME.subarray(seed, seed + size)),
+        `seed ${seed}: ${bytes.length} bytes of ${size}`,
+      );
+    }
+  });
+
+  test("gaffer's 10 and 30 packets a second arrive too", () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const { ends, bytes, endMs } = transfer({
+        seed,
+        file: SOME.subarray(0, 60_000),
+        link: badPath(seed),
+        options: { congestion: "gaffer" },
+      });
+      assert.deepEqual(ends, { client: "ok", server: "ok" }, `seed ${seed}`);
+      assert.equal(bytes.length, 60_000);
+      assert.ok(endMs > 1500, `52 packets at 30 a second cannot take ${endMs} ms`);
+    }
+  });
+
+  test("the same seed gives the same packets", () => {
+    const packetsOf = () => {
+      const packets: string[] = [];
+      transfer({
+        seed: 7,
+        link: badPath(7),
+        onPassage: ({ packet, atMs }) => packets.push(`${atMs} ${packet.toString("hex")}`),
+      });
+      return packets;
+    };
+    const first = packetsOf();
+    assert.ok(first.length > 300, `${first.length} packets`);
+    assert.deepEqual(packetsOf(), first);
+  });
+
+  test("a sequence number is never used again, and lost data travel in a new packet", () => {
+    const sequences: number[] = [];
+    const offsets: number[] = [];
+    const { bytes } = transfer({
+      seed: 3,
+      link: { delayMs: 20, loss: 0.2, rateBytesPerSecond: 2e6, queueBytes: 50_000 },
+      onPassage: ({ toServer, packet }) => {
+        const arrived = unseal(Buffer.from(packet));
+        if (toServer || arrived?.sequence === undefined || arrived.sequence === 0) return;
+        sequences.push(arrived.sequence);
+        if (arrived.message.kind === "data") offsets.push(arrived.message.offset);
+      },
+    });
+    assert.equal(bytes.length, SOME.length);
+    assert.deepEqual(
+      sequences,
+      sequences.map((_, i) => i + 1),
+    );
+    assert.ok(offsets.length - new Set(offsets).size > 50, "nothing was sent twice");
+  });
+
+  test("a path that dies for 10 s and returns: the transfer goes on within 3 s", () => {
+    const alive = { delayMs: 20, rateBytesPerSecond: 200_000, queueBytes: 30_000 };
+    const { ends, bytes, endMs } = transfer({
+      seed: 5,
+      link: alive,
+      during: (simulation) => {
+        simulation.at(500, () =>
+          Object.assign(simulation.links, {
+            toClient: { ...alive, loss: 1 },
+            toServer: { ...alive, loss: 1 },
+          }),
+        );
+        simulation.at(10_500, () => Object.assign(simulation.links, { toClient: alive, toServer: alive }));
+      },
+    });
+    assert.deepEqual(ends, { client: "ok", server: "ok" });
+    assert.ok(bytes.equals(SOME), "the bytes");
+    assert.ok(endMs > 10_500 && endMs < 10_500 + 3000 + 2000, `${endMs} ms`);
+  });
+
+  test("a path that dies for good: both ends give up after the time limit, and nothing is left", () => {
+    for (const request of ["get", "put"] as const) {
+      const { ends, simulation } = transfer({
+        seed: 6,
+        request,
+        link: { delayMs: 20, rateBytesPerSecond: 200_000 },
+        options: { timeoutMs: 5000 },
+        during: (simulation) =>
+          simulation.at(500, () =>
+            Object.assign(simulation.links, { toClient: { loss: 1 }, toServer: { loss: 1 } }),
+          ),
+      });
+      assert.deepEqual(ends, { client: "no progress for 5 s", server: "no progress for 5 s" });
+      assert.ok(simulation.nowMs < 500 + 5000 + 2500, `${simulation.nowMs} ms`);
+      simulation.run(20_000);
+      assert.equal(simulation.server.connections, 0);
+    }
+  });
+
+  test("an ended transfer leaves nothing at the server either", () => {
+    const { simulation } = transfer({ seed: 8, file: SOME.subarray(0, 5000) });
+    simulation.run(simulation.nowMs + 10_000);
+    assert.equal(simulation.server.connections, 0);
+  });
+
+  test("a reader that stalls stops the sender at its window, and goes on when it reads", () => {
+    const windowBytes = 50_000;
+    const transfers = new Map<string, Transfer>();
+    const simulation = new Simulation(
+      {
+        seed: 9,
+        toServer: { delayMs: 5, loss: 0.1 },
+        toClient: { delayMs: 5, loss: 0.1 },
+        connection: { ...DEFAULTS, windowBytes },
+      },
+      serveFrom(() => SOME, transfers),
+    );
+    const client = simulation.connect({ request: "get", name: "file" }, 5000);
+    let reads = false;
+    const received: Buffer[] = [];
+    client.handlers.onReadable = () => {
+      if (!reads) return;
+      received.push(...client.take());
+      if (client.input?.isComplete) client.finish();
+    };
+    simulation.run(5000);
+    assert.equal(client.input?.bufferedBytes, windowBytes);
+    reads = true;
+    client.handlers.onReadable();
+    simulation.run(30_000, () => client.state === "ended");
+    assert.ok(Buffer.concat(received).equals(SOME), "the bytes");
+  });
+
+  test("a reader that never reads again: the sender gives up after the time limit", () => {
+    const transfers = new Map<string, Transfer>();
+    const options = { ...DEFAULTS, windowBytes: 50_000, timeoutMs: 5000 };
+    const simulation = new Simulation(
+      { seed: 9, toServer: { delayMs: 5 }, toClient: { delayMs: 5 }, connection: options },
+      serveFrom(() => SOME, transfers),
+    );
+    const client = simulation.connect({ request: "get", name: "file" }, 5000);
+    let end = "";
+    client.handlers.onEnd = (error) => {
+      end = error?.message ?? "ok";
+    };
+    simulation.run(60_000, () => client.state === "ended");
+    assert.match(end, /no progress for 5 s/);
+    assert.ok(simulation.nowMs < 7000, `${simulation.nowMs} ms`);
+  });
+
+  test("a client that moves to another port in mid-transfer is followed when it has shown to be there", () => {
+    for (const request of ["get", "put"] as const) {
+      const toNewPort: string[] = [];
+      const { ends, bytes } = transfer({
+        seed: 11,
+        request,
+        link: { delayMs: 20, loss: 0.05, rateBytesPerSecond: 400_000, queueBytes: 50_000 },
+        during: (simulation) => simulation.at(400, () => simulation.move(5000, 6000)),
+        onPassage: ({ toServer, packet, atMs }) => {
+          if (!toServer && atMs > 400) toNewPort.push(unseal(Buffer.from(packet))?.message.kind ?? "");
+        },
+      });
+      assert.deepEqual(ends, { client: "ok", server: "ok" }, request);
+      assert.ok(bytes.equals(SOME), "the bytes");
+      assert.ok(toNewPort.includes("challenge"), "no challenge");
+    }
+  });
+
+  test("larger packets are probed, used where the path takes them, and given up where it does not", () => {
+    const onto = (most: number) => (simulation: Simulation) => {
+      const { server } = simulation;
+      const next = server.next.bind(server);
+      server.next = (nowMs) => {
+        const out = next(nowMs);
+        return out !== undefined && out.packet.length > most ? next(nowMs) : out; // too large for the path
+      };
+    };
+    const wide = transfer({
+      seed: 12,
+      link: { delayMs: 5, rateBytesPerSecond: 4e6 },
+      options: { mtu: 9000 },
+    });
+    assert.equal(wide.sender?.flight.mtu.currentBytes, 9000);
+    const narrow = transfer({
+      seed: 12,
+      link: { delayMs: 5, rateBytesPerSecond: 4e6 },
+      options: { mtu: 9000 },
+      during: onto(1450),
+    });
+    assert.equal(narrow.sender?.flight.mtu.currentBytes, 1400);
+    assert.ok(narrow.bytes.equals(SOME), "the bytes");
+    assert.ok((wide.sender?.sentPackets ?? 0) < (narrow.sender?.sentPackets ?? 0), "fewer packets");
+  });
+
+  test("a path that takes large packets no longer: back to the base", () => {
+    let most = 65_507;
+    const { ends, bytes, sender } = transfer({
+      seed: 13,
+      link: { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 },
+      options: { mtu: 8000 },
+      during: (simulation) => {
+        const { server } = simulation;
+        const next = server.next.bind(server);
+        server.next = (nowMs) => {
+          const out = next(nowMs);
+          return out !== undefined && out.packet.length > most ? server.next(nowMs) : out;
+        };
+        simulation.at(300, () => {
+          most = 1300;
+        });
+      },
+    });
+    assert.deepEqual(ends, { client: "ok", server: "ok" });
+    assert.ok(bytes.equals(SOME), "the bytes");
+    assert.equal(sender?.flight.mtu.currentBytes, 1200);
+  });
+
+  test("a receiver that makes zeros of every tenth piece is seen by the same check", () => {
+    const original = Connection.prototype.receive;
+    try {
+      Connection.prototype.receive = function (arrived, nowMs) {
+        if (arrived.message.kind === "data" && arrived.sequence % 10 === 5)
+          arrived.message.bytes = Buffer.alloc(arrived.message.bytes.length);
+        original.call(this, arrived, nowMs);
+      };
+      assert.ok(!transfer({ seed: 1, file: SOME }).bytes.equals(SOME), "it was not seen");
+    } finally {
+      Connection.prototype.receive = original;
+    }
+  });
+});
+
+describe("congestion control in the simulator", () => {
+  const BOTTLENECK: LinkProfile = { delayMs: 10, rateBytesPerSecond: 2_500_000, queueBytes: 100_000 };
+  const HUGE = Buffer.alloc(80_000_000);
+
+  /** Bytes that each of several flows got through one bottleneck between two times. */
+  function shares(names: CongestionName[], fromMs: number, untilMs: number, link = BOTTLENECK): number[] {
+    const transfers = new Map<string, Transfer>();
+    const connection = { ...DEFAULTS, timeoutMs: 1e9 };
+    const simulation = new Simulation(
+      { seed: 42, toServer: { delayMs: 10 }, toClient: link, connection },
+      serveFrom(() => HUGE, transfers),
+    );
+    const flows = names.map((congestion, i) => {
+      const options = { ...connection, congestion };
+      const flow = transferOf(
+        simulation,
+        transfers,
+        { request: "put", name: `${i}`, file: HUGE, port: 5000 + i },
+        options,
+      );
+      return flow;
+    });
+    Object.assign(simulation.links, { toServer: link, toClient: { delayMs: 10 } });
+    simulation.run(fromMs);
+    const before = flows.map(({ receivedBytes }) => receivedBytes);
+    simulation.run(untilMs);
+    return flows.map(({ receivedBytes }, i) => receivedBytes - (before[i] ?? 0));
+  }
+  const jain = (values: number[]) =>
+    values.reduce((a, b) => a + b, 0) ** 2 / (values.length * values.reduce((a, b) => a + b * b, 0));
+
+  for (const name of ["bbr", "newreno"] as const) {
+    test(`two flows of ${name} share a bottleneck and fill it: Jain's index over 30 s`, (t) => {
+      const got = shares([name, name], 0, 30_000);
+      t.diagnostic(
+        `${name}: ${got.map((bytes) => (bytes / 30_000).toFixed(0)).join(" and ")} kB/s, Jain's index ${jain(got).toFixed(3)}`,
+      );
+      assert.ok(jain(got) >= 0.9, `${got}`);
+      const filled = got.reduce((a, b) => a + b, 0) / 30 / 2_500_000;
+      assert.ok(filled > 0.85, `${filled}`);
+    });
+  }
+
+  test("what the algorithms make of random loss: newreno takes it for congestion, bbr does not", () => {
+    const rateOf = (congestion: CongestionName, loss: number) => {
+      const { endMs } = transfer({
+        seed: 4,
+        file: Buffer.alloc(4_000_000),
+        link: { ...BOTTLENECK, loss },
+        back: { delayMs: 10 },
+        options: { congestion },
+      });
+      return 4_000_000 / (endMs / 1000) / 2_500_000;
+    };
+    assert.ok(rateOf("bbr", 0) > 0.8 && rateOf("newreno", 0) > 0.8, "without loss");
+    assert.ok(rateOf("bbr", 0.05) > 0.7, `${rateOf("bbr", 0.05)}`);
+    assert.ok(rateOf("newreno", 0.05) < 0.3, `${rateOf("newreno", 0.05)}`);
+  });
+});
