@@ -1,4 +1,4 @@
-/** A file server on reliable UDP: get, put and list under a root; and an echo of events. */
+/** A file server on reliable UDP: get, put and list under a root. */
 
 import { statSync } from "node:fs";
 import { flag, setting, text } from "../../shared/config.ts";
@@ -9,7 +9,7 @@ import type { Connection } from "./connection.ts";
 import { type Address, NO_HASH } from "./endpoint.ts";
 import { HashMemory, listing, pathUnder, SourceFile, TargetFile } from "./files.ts";
 import { type ErrorCode, numberOf, PORT } from "./protocol.ts";
-import { CONNECTION_SETTINGS, connectionOptions, rateText } from "./settings.ts";
+import { connectionOptions, rateText, SERVER_SETTINGS } from "./settings.ts";
 import { serveRudp } from "./socket.ts";
 import { ended, failWith, receive, send, sourceOf } from "./transfer.ts";
 
@@ -90,17 +90,8 @@ async function list(connection: Connection, token: Buffer, { root }: Service): P
   return lines.length;
 }
 
-/** Sends every event back. */
-async function events(connection: Connection, token: Buffer): Promise<number> {
-  let count = 0;
-  connection.handlers.onEvent = ({ number, sentUs, body }) => {
-    count++;
-    connection.sendEvent(number, sentUs, Buffer.from(body));
-  };
-  const end = ended(connection);
-  connection.accept(token, 0, NO_HASH);
-  await end;
-  return count;
+async function events(): Promise<number> {
+  throw new Refusal("refused", "this server serves files; events are for compare.ts");
 }
 
 const SERVICES = { get, put, list, events };
@@ -137,7 +128,7 @@ await program({
     ...listenAt(PORT),
     root: setting(text, "folder whose files are served"),
     writable: flag("take files that clients put"),
-    ...CONNECTION_SETTINGS,
+    ...SERVER_SETTINGS,
   },
   async run(settings, { signal, log, debug, ready }) {
     const { host, port, root, writable } = settings;

@@ -30,6 +30,12 @@ export const CONNECTION_SETTINGS = {
   ),
 };
 
+/** A server takes whatever its client dares to send. */
+export const SERVER_SETTINGS = {
+  ...CONNECTION_SETTINGS,
+  mtu: { ...CONNECTION_SETTINGS.mtu, default: MAX_MTU },
+};
+
 export function connectionOptions(settings: SettingsValue<typeof CONNECTION_SETTINGS>): ConnectionOptions {
   const { congestion, mtu, window, timeout } = settings;
   return { congestion, mtu, windowBytes: window * KIB, timeoutMs: timeout * 1000 };

@@ -161,7 +161,7 @@ describe("transfers in the simulator", () => {
       const { ends, simulation } = transfer({
         seed: 6,
         request,
-        link: { delayMs: 20, rateBytesPerSecond: 200_000 },
+        link: { delayMs: 20, rateBytesPerSecond: 200_000, queueBytes: 30_000 },
         options: { timeoutMs: 5000 },
         during: (simulation) =>
           simulation.at(500, () =>

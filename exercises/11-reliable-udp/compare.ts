@@ -1,0 +1,350 @@
+/**
+ * This protocol beside the kernel's TCP over the same path: two network namespaces joined by a link of `shared/link.ts`, through
+ * which both run alike (Linux, root, `ip`, `socat`). Goodput against loss, window and round trips over time, and the
+ * latency of 30 messages a second. Where such a path cannot be had nothing is compared.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { integer, oneOf, setting, text } from "../../shared/config.ts";
+import { Failure } from "../../shared/errors.ts";
+import type { LinkProfile } from "../../shared/link.ts";
+import { median } from "../../shared/measure.ts";
+import { type NamespaceLink, namespaceLink, namespacesMissing } from "../../shared/namespaces.ts";
+import { type Chart, type Series, svgOf } from "../../shared/plot.ts";
+import { program } from "../../shared/program.ts";
+import { type Running, runTool, start } from "../../shared/running.ts";
+
+const BLOB = "exercises/11-reliable-udp/blob.ts";
+const RTTS_MS = [2, 20, 100];
+const LOSSES = [0, 0.001, 0.01, 0.05, 0.1];
+const RATE = 5_000_000;
+const BLOB_BYTES = 1_000_000_000;
+const MESSAGES = { perSecond: 30, count: 450, lossShare: 0.05, rttMs: 100 };
+const TIMELINE = { lossShare: 0.01, rttMs: 20, seconds: 8 };
+const print = (line = "") => void process.stdout.write(`${line}\n`);
+const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
+
+interface Contender {
+  name: string;
+  transport: "rudp" | "tcp";
+  congestion: string;
+}
+const CONTENDERS: readonly Contender[] = [
+  { name: "ours, bbr", transport: "rudp", congestion: "bbr" },
+  { name: "ours, newreno", transport: "rudp", congestion: "newreno" },
+  { name: "TCP, bbr", transport: "tcp", congestion: "bbr" },
+  { name: "TCP, cubic", transport: "tcp", congestion: "cubic" },
+];
+
+/** A path whose queue holds what is under way in a round trip. */
+const profile = (rttMs: number, loss: number): LinkProfile => ({
+  delayMs: rttMs / 2,
+  loss,
+  rateBytesPerSecond: RATE,
+  queueBytes: Math.max(64_000, (RATE * rttMs) / 1000),
+});
+
+async function setPath(link: NamespaceLink, rttMs: number, loss: number): Promise<void> {
+  await link.change({ toServer: profile(rttMs, loss), toClient: profile(rttMs, loss) });
+}
+
+/** TCP's congestion control is chosen by the route to the client: a namespace's own default may not be set everywhere. */
+async function chooseCongestion(link: NamespaceLink, { transport, congestion }: Contender): Promise<void> {
+  if (transport !== "tcp") return;
+  const { stdout } = await inServer(link, ["ip", "-o", "route", "get", link.client.address]);
+  const device = / dev (\S+)/.exec(stdout)?.[1] ?? "";
+  const route = ["ip", "route", "replace", link.client.address, "dev", device, "congctl", congestion];
+  const { code, stderr } = await inServer(link, route);
+  if (code !== 0) throw new Failure(`this kernel's TCP has no ${congestion}: ${stderr.trim()}`);
+}
+
+function inServer(link: NamespaceLink, command: readonly string[]) {
+  const [first = "", ...rest] = [...link.server.wrapper, ...command];
+  return runTool(first, rest);
+}
+
+async function serve(link: NamespaceLink, { transport, congestion }: Contender): Promise<Running> {
+  const { wrapper, address } = link.server;
+  const own = transport === "rudp" ? ["--congestion", congestion, "--samples", "yes"] : [];
+  const args = [
+    "serve",
+    "--transport",
+    transport,
+    "--host",
+    address,
+    "--port",
+    0,
+    "--bytes",
+    BLOB_BYTES,
+    ...own,
+  ];
+  return await start(BLOB, args, { wrapper });
+}
+
+/** Runs a client of `server` to its end and gives the JSON that it prints. */
+async function client(
+  link: NamespaceLink,
+  server: Running,
+  args: (string | number)[],
+): Promise<Record<string, number>[]> {
+  const where = ["--host", link.server.address, "--port", server.port];
+  await using running = await start(BLOB, [...args, ...where], { servers: 0, wrapper: link.client.wrapper });
+  const { code } = await running.exited;
+  if (code !== 0) throw new Failure(`${args.join(" ")} failed: ${running.stderr.trim()}`);
+  return linesOf(running.stdout);
+}
+
+const linesOf = (output: string): Record<string, number>[] =>
+  output
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as Record<string, number>);
+
+async function goodput(
+  link: NamespaceLink,
+  server: Running,
+  contender: Contender,
+  seconds: number,
+): Promise<number> {
+  await chooseCongestion(link, contender);
+  const args = ["fetch", "--transport", contender.transport, "--bytes", BLOB_BYTES, "--seconds", seconds];
+  const [result] = await client(link, server, args);
+  if (!(result?.["bytes"] !== undefined && result["bytes"] > 0)) throw new Failure("nothing came");
+  return result["bytes"] / (result["ms"] ?? Number.NaN) / 1000;
+}
+
+interface Cell {
+  rttMs: number;
+  loss: number;
+  name: string;
+  runs: number[];
+}
+
+/** Every path, every contender in turn, several times over. */
+async function measureGoodput(
+  link: NamespaceLink,
+  runs: number,
+  seconds: number,
+  log: (line: string) => void,
+) {
+  const cells: Cell[] = [];
+  const servers = new Map<Contender, Running>();
+  try {
+    for (const rttMs of RTTS_MS) {
+      for (const loss of LOSSES) {
+        await setPath(link, rttMs, loss);
+        const here = CONTENDERS.map(({ name }): Cell => ({ rttMs, loss, name, runs: [] }));
+        for (let run = 0; run < runs; run++) {
+          for (const [i, contender] of CONTENDERS.entries()) {
+            const server = servers.get(contender) ?? (await serve(link, contender));
+            servers.set(contender, server);
+            here[i]?.runs.push(await goodput(link, server, contender, seconds));
+          }
+        }
+        log(
+          `RTT ${rttMs} ms, loss ${percent(loss)}: ${here.map((cell) => `${cell.name} ${median(cell.runs).toFixed(2)}`).join(", ")} MB/s`,
+        );
+        cells.push(...here);
+      }
+    }
+  } finally {
+    for (const server of servers.values()) await server[Symbol.asyncDispose]();
+  }
+  return cells;
+}
+
+function printGoodput(cells: readonly Cell[], runs: number): void {
+  print(
+    `Goodput in MB/s, median (least–most) of ${runs} runs in turn; the link carries ${RATE / 1e6} MB/s with IP headers:`,
+  );
+  print();
+  print(`| RTT | loss each way | ${CONTENDERS.map(({ name }) => name).join(" | ")} |`);
+  print(`|---|---|${CONTENDERS.map(() => "---|").join("")}`);
+  for (const rttMs of RTTS_MS) {
+    for (const loss of LOSSES) {
+      const row = CONTENDERS.map(({ name }) => {
+        const runs =
+          cells.find((cell) => cell.rttMs === rttMs && cell.loss === loss && cell.name === name)?.runs ?? [];
+        return `${median(runs).toFixed(2)} (${Math.min(...runs).toFixed(2)}–${Math.max(...runs).toFixed(2)})`;
+      });
+      print(`| ${rttMs} ms | ${percent(loss)} | ${row.join(" | ")} |`);
+    }
+  }
+  print();
+}
+
+function goodputCharts(cells: readonly Cell[]): Chart[] {
+  return RTTS_MS.map((rttMs) => ({
+    title: `Goodput against loss, RTT ${rttMs} ms, link ${RATE / 1e6} MB/s`,
+    x: { name: "loss each way (%)" },
+    y: { name: "MB/s", min: 0 },
+    series: CONTENDERS.map(({ name }): Series => {
+      const own = cells.filter((cell) => cell.rttMs === rttMs && cell.name === name);
+      return {
+        name,
+        points: own.map(({ loss, runs }) => [loss * 100, median(runs)]),
+        errors: own.map(({ runs }) => [Math.min(...runs), Math.max(...runs)] as const),
+      };
+    }),
+  }));
+}
+
+type Point = [atS: number, windowKiB: number, rttMs: number];
+
+/** The kernel's own word on its connection, by `ss`. */
+async function askKernel(
+  link: NamespaceLink,
+  { name, congestion }: Contender,
+  startMs: number,
+): Promise<Point | undefined> {
+  const { stdout } = await inServer(link, ["ss", "-tin", "state", "established"]);
+  const number = (pattern: RegExp) => Number(pattern.exec(stdout)?.[1] ?? Number.NaN);
+  const window = number(/ cwnd:(\d+)/) * number(/ mss:(\d+)/);
+  if (Number.isNaN(window)) return undefined;
+  if (!stdout.includes(` ${congestion} `)) throw new Failure(`${name} does not run ${congestion}: ${stdout}`);
+  return [(performance.now() - startMs) / 1000, window / 1024, number(/ rtt:([\d.]+)/)];
+}
+
+async function timeline(link: NamespaceLink, contender: Contender): Promise<Point[]> {
+  await using server = await serve(link, contender);
+  const running = goodput(link, server, contender, TIMELINE.seconds);
+  const points: Point[] = [];
+  let isOver = false;
+  const end = running.finally(() => {
+    isOver = true;
+  });
+  const startMs = performance.now();
+  while (contender.transport === "tcp" && !isOver) {
+    const point = await askKernel(link, contender, startMs);
+    if (point) points.push(point);
+    await Promise.race([delay(100), end]);
+  }
+  await end;
+  const own = linesOf(server.stdout).filter((line) => "windowBytes" in line);
+  const first = points[0]?.[0] ?? 0;
+  return contender.transport === "tcp"
+    ? points.map(([atS, window, rtt]) => [atS - first, window, rtt])
+    : own.map(({ atMs = 0, windowBytes = 0, rttMs = 0 }) => [atMs / 1000, windowBytes / 1024, rttMs]);
+}
+
+async function measureTimelines(link: NamespaceLink): Promise<Chart[]> {
+  await setPath(link, TIMELINE.rttMs, TIMELINE.lossShare);
+  const lines: { name: string; points: Point[] }[] = [];
+  for (const contender of CONTENDERS)
+    lines.push({ name: contender.name, points: await timeline(link, contender) });
+  const of = (column: 1 | 2) =>
+    lines.map(
+      ({ name, points }): Series => ({ name, points: points.map((point) => [point[0], point[column]]) }),
+    );
+  const path = `RTT ${TIMELINE.rttMs} ms, loss ${percent(TIMELINE.lossShare)}, link ${RATE / 1e6} MB/s`;
+  return [
+    { title: `Congestion window: ${path}`, x: { name: "time (s)" }, y: { name: "KiB" }, series: of(1) },
+    { title: `Smoothed round trip: ${path}`, x: { name: "time (s)" }, y: { name: "ms" }, series: of(2) },
+  ];
+}
+
+interface Talk {
+  name: string;
+  latenciesMs: number[];
+}
+
+/** What the article is about: each message as soon as it is there, or each after the one before. */
+async function measureTalks(link: NamespaceLink): Promise<Talk[]> {
+  const { perSecond, count, lossShare, rttMs } = MESSAGES;
+  await setPath(link, rttMs, lossShare);
+  const talks: Talk[] = [];
+  for (const contender of CONTENDERS) {
+    await using server = await serve(link, contender);
+    await chooseCongestion(link, contender);
+    await client(link, server, [
+      "talk",
+      "--transport",
+      contender.transport,
+      "--per-second",
+      perSecond,
+      "--count",
+      count,
+      "--congestion",
+      contender.transport === "rudp" ? contender.congestion : "bbr",
+    ]);
+    const giveUpMs = performance.now() + 10_000;
+    const arrived = () => linesOf(server.stdout).filter((line) => "latencyMs" in line);
+    while (arrived().length < count && performance.now() < giveUpMs) await delay(50);
+    const lines = arrived();
+    if (new Set(lines.map(({ number }) => number)).size !== count || lines.length !== count)
+      throw new Failure(`${contender.name}: ${lines.length} messages of ${count} came`);
+    talks.push({ name: contender.name, latenciesMs: lines.map(({ latencyMs = Number.NaN }) => latencyMs) });
+  }
+  return talks;
+}
+
+const quantile = (values: readonly number[], share: number) =>
+  values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ??
+  Number.NaN;
+
+function printTalks(talks: readonly Talk[]): void {
+  const { perSecond, count, lossShare, rttMs } = MESSAGES;
+  print(
+    `${count} messages, ${perSecond} a second, RTT ${rttMs} ms, loss ${percent(lossShare)} each way: from sending to delivery, in ms:`,
+  );
+  print();
+  print("| | median | 90 % | 99 % | longest | over 1.5 × the median |");
+  print("|---|---|---|---|---|---|");
+  for (const { name, latenciesMs } of talks) {
+    const at = (share: number) => quantile(latenciesMs, share).toFixed(0);
+    const late = latenciesMs.filter((ms) => ms > 1.5 * quantile(latenciesMs, 0.5)).length;
+    print(
+      `| ${name} | ${at(0.5)} | ${at(0.9)} | ${at(0.99)} | ${at(1)} | ${percent(late / latenciesMs.length)} |`,
+    );
+  }
+  print();
+}
+
+function talkChart(talks: readonly Talk[]): Chart {
+  const { perSecond, lossShare, rttMs } = MESSAGES;
+  const points = (latenciesMs: number[]): [number, number][] =>
+    latenciesMs.toSorted((a, b) => a - b).map((ms, i) => [ms, (100 * (i + 1)) / latenciesMs.length]);
+  return {
+    title: `${perSecond} messages a second, RTT ${rttMs} ms, loss ${percent(lossShare)}`,
+    x: { name: "delivered within (ms)", min: 0 },
+    y: { name: "% of messages", min: 0, max: 100 },
+    series: talks.map(
+      ({ name, latenciesMs }): Series => ({ name, kind: "step", points: points(latenciesMs) }),
+    ),
+  };
+}
+
+await program({
+  summary: "Compares this protocol with the kernel's TCP over the same path (Linux, root).",
+  example: "--what messages",
+  settings: {
+    what: setting(oneOf("all", "goodput", "timeline", "messages"), "what to measure", "all" as const),
+    runs: setting(integer(1, 100), "goodput: runs of each", 3),
+    seconds: setting(integer(1, 600), "goodput: how long a run is", 3),
+    seed: setting(integer(0, 2 ** 30), "of the link", 11),
+    svg: setting(text, "folder for the pictures", "/tmp"),
+  },
+  async run({ what, runs, seconds, seed, svg }, { log }) {
+    const missing = namespacesMissing();
+    if (missing !== undefined) throw new Failure(`cannot compare: ${missing}`);
+    const path = profile(RTTS_MS[0] ?? 0, 0);
+    await using link = await namespaceLink({ toServer: path, toClient: path, seed });
+    const save = async (name: string, charts: readonly Chart[]) => {
+      const file = join(svg, `${name}.svg`);
+      writeFileSync(file, await svgOf(charts));
+      log(`wrote ${file}`);
+    };
+    if (what === "all" || what === "messages") {
+      const talks = await measureTalks(link);
+      printTalks(talks);
+      await save("messages", [talkChart(talks)]);
+    }
+    if (what === "all" || what === "timeline") await save("timeline", await measureTimelines(link));
+    if (what === "all" || what === "goodput") {
+      const cells = await measureGoodput(link, runs, seconds, log);
+      printGoodput(cells, runs);
+      await save("goodput", goodputCharts(cells));
+    }
+  },
+});
