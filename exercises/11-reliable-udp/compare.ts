@@ -221,7 +221,7 @@ async function timeline(link: NamespaceLink, contender: Contender): Promise<Poin
     await Promise.race([delay(100), end]);
   }
   await end;
-  const own = linesOf(server.stdout).filter((line) => "windowBytes" in line);
+  const own = linesOf(server.stdout).filter(({ inFlightBytes = 0 }) => inFlightBytes > 0);
   const first = points[0]?.[0] ?? 0;
   return contender.transport === "tcp"
     ? points.map(([atS, window, rtt]) => [atS - first, window, rtt])

@@ -25,6 +25,7 @@ import {
 } from "./protocol.ts";
 import { InStream } from "./stream-in.ts";
 import { OutStream } from "./stream-out.ts";
+import { Once } from "./unordered.ts";
 
 export interface ConnectionOptions {
   congestion: CongestionName;
@@ -85,6 +86,7 @@ export class Connection {
   /** Messages to be sent, and sent again until they are acknowledged. */
   #messages: Message[] = [];
   readonly #acks = new AckSchedule();
+  readonly #events = new Once();
   #advertised = 0;
   #progressMs: number;
   #nowMs: number;
@@ -218,7 +220,8 @@ export class Connection {
         return this.#onAccept(message);
       case "event":
         this.#progressMs = this.#nowMs;
-        return this.handlers.onEvent?.(message);
+        if (this.#events.take(message.number)) this.handlers.onEvent?.(message);
+        return;
       case "done":
         return this.#onDone();
       case "error":

@@ -41,7 +41,8 @@ export function connectionOptions(settings: SettingsValue<typeof CONNECTION_SETT
   return { congestion, mtu, windowBytes: window * KIB, timeoutMs: timeout * 1000 };
 }
 
-/** `12.3 MB/s` */
+/** `12.3 MB/s`, `12.3 kB/s` */
 export function rateText(bytes: number, ms: number): string {
+  if (bytes < 1000 * ms) return `${(bytes / Math.max(ms, 0.001)).toFixed(1)} kB/s`;
   return `${(bytes / 1000 / Math.max(ms, 0.001)).toFixed(1)} MB/s`;
 }
