@@ -18,7 +18,7 @@ import { type Running, runTool, start } from "../../shared/running.ts";
 const BLOB = "exercises/11-reliable-udp/blob.ts";
 const RTTS_MS = [2, 20, 100];
 const LOSSES = [0, 0.001, 0.01, 0.05, 0.1];
-const RATE = 5_000_000;
+const RATE = 1_000_000;
 const BLOB_BYTES = 1_000_000_000;
 const MESSAGES = { perSecond: 30, count: 450, lossShare: 0.05, rttMs: 100 };
 const TIMELINE = { lossShare: 0.01, rttMs: 20, seconds: 8 };
@@ -42,7 +42,7 @@ const profile = (rttMs: number, loss: number): LinkProfile => ({
   delayMs: rttMs / 2,
   loss,
   rateBytesPerSecond: RATE,
-  queueBytes: Math.max(64_000, (RATE * rttMs) / 1000),
+  queueBytes: Math.max(30_000, (RATE * rttMs) / 1000),
 });
 
 async function setPath(link: NamespaceLink, rttMs: number, loss: number): Promise<void> {

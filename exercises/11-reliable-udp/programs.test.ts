@@ -222,7 +222,7 @@ describe("server and client", () => {
   });
 
   describe("on the wire", () => {
-    const open = (cookie = Buffer.alloc(0), token = randomBytes(8)): Message => ({
+    const open = (cookie: Buffer = Buffer.alloc(0), token: Buffer = randomBytes(8)): Message => ({
       ...{
         kind: "open",
         request: "get",

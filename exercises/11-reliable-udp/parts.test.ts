@@ -1,0 +1,341 @@
+/** Each idea by itself: acknowledgements, loss, round trips, pacing, congestion, streams. */
+import { strict as assert } from "node:assert";
+import { describe, test } from "node:test";
+import fc from "fast-check";
+import { AckSchedule } from "./ack-schedule.ts";
+import { eachAcknowledged, ReceivedPackets } from "./acknowledgements.ts";
+import { Bbr } from "./bbr.ts";
+import type { AckEvent } from "./congestion.ts";
+import { DeliveryRate } from "./delivery-rate.ts";
+import { Gaffer } from "./gaffer.ts";
+import { SentPackets } from "./loss.ts";
+import { MtuSearch } from "./mtu.ts";
+import { NewReno } from "./newreno.ts";
+import { Pacer } from "./pacing.ts";
+import { RttEstimator } from "./rtt.ts";
+import { InStream } from "./stream-in.ts";
+import { OutStream } from "./stream-out.ts";
+import { Once } from "./unordered.ts";
+
+const SEED = 11;
+const RATE = { delivered: 0, deliveredMs: 0, firstSentMs: 0, isAppLimited: false };
+const sentAt = (sequence: number, sentMs: number, sizeBytes = 1200) => ({
+  sequence,
+  sentMs,
+  sizeBytes,
+  content: { offset: 0, length: 1 },
+  rate: RATE,
+});
+
+describe("acknowledgements", () => {
+  test("the header's bits are the 32 packets before the latest, the nearest on the right", () => {
+    const received = new ReceivedPackets();
+    assert.deepEqual(received.header, { ack: 0, ackBitfield: 0 });
+    for (const sequence of [1, 2, 4, 36]) received.note(sequence);
+    assert.deepEqual(received.header, { ack: 36, ackBitfield: 2 ** 31 });
+    received.note(35);
+    assert.deepEqual(received.header, { ack: 36, ackBitfield: 2 ** 31 + 1 });
+    assert.equal(received.earlier.toString("hex"), "60"); // 3 is missing, 2 and 1 are there
+  });
+
+  test("a packet is new once", () => {
+    const received = new ReceivedPackets();
+    assert.deepEqual(
+      [5, 5, 3, 3, 5000, 5000, 3, 0].map((sequence) => received.note(sequence)),
+      [true, false, true, false, true, false, false, false],
+    );
+  });
+
+  test("whatever arrives in any order, exactly that is acknowledged", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 250 }), { minLength: 1, maxLength: 250 }),
+        (sequences) => {
+          const received = new ReceivedPackets();
+          for (const sequence of sequences) received.note(sequence);
+          const found: number[] = [];
+          eachAcknowledged(received.header, received.earlier, 1, (sequence) => found.push(sequence));
+          assert.deepEqual(
+            found,
+            [...new Set(sequences)].toSorted((a, b) => b - a),
+          );
+        },
+      ),
+      { seed: SEED, numRuns: 300 },
+    );
+  });
+
+  test("at once for a gap, a repetition and the eighth packet; within 2 ms for others; never for one that does not ask", () => {
+    const acks = new AckSchedule();
+    assert.equal(acks.note(1, false, 0), true);
+    assert.equal(acks.dueMs, Infinity);
+    acks.note(2, true, 10);
+    assert.equal(acks.dueMs, 12);
+    assert.equal(acks.onSend(11), 1);
+    acks.note(4, true, 20);
+    assert.equal(acks.dueMs, 20);
+    acks.onSend(20);
+    assert.equal(acks.note(4, true, 30), false);
+    assert.equal(acks.dueMs, 30);
+    acks.onSend(30);
+    for (let sequence = 5; sequence < 12; sequence++) acks.note(sequence, true, 40);
+    assert.equal(acks.dueMs, 42);
+    acks.note(12, true, 41);
+    assert.equal(acks.dueMs, 41);
+  });
+});
+
+describe("loss (RFC 9002 §6.1)", () => {
+  const rtt = new RttEstimator();
+  rtt.update(100, 0);
+
+  test("three later ones acknowledged, or 9/8 round trips older than one", () => {
+    const sent = new SentPackets();
+    for (let sequence = 1; sequence <= 5; sequence++) sent.add(sentAt(sequence, sequence));
+    assert.deepEqual(
+      sent.acknowledge({ ack: 4, ackBitfield: 0 }, undefined).map(({ sequence }) => sequence),
+      [4],
+    );
+    assert.deepEqual(
+      sent.detectLost(50, rtt).map(({ sequence }) => sequence),
+      [1],
+    );
+    assert.equal(sent.lossAtMs, 2 + 112.5);
+    assert.deepEqual(sent.detectLost(114.4, rtt), []);
+    assert.deepEqual(
+      sent.detectLost(114.6, rtt).map(({ sequence }) => sequence),
+      [2],
+    );
+    assert.deepEqual(
+      sent.detectLost(1e6, rtt).map(({ sequence }) => sequence),
+      [3],
+    );
+    assert.deepEqual(
+      [sent.inFlight, sent.inFlightBytes, sent.oldest?.sequence, sent.lossAtMs],
+      [1, 1200, 5, Infinity],
+    );
+  });
+
+  test("an acknowledgement counts once, also of a packet that was never sent", () => {
+    const sent = new SentPackets();
+    sent.add(sentAt(1, 0));
+    assert.equal(sent.acknowledge({ ack: 900, ackBitfield: 0xffffffff }, undefined).length, 0);
+    assert.equal(sent.acknowledge({ ack: 1, ackBitfield: 0 }, undefined).length, 1);
+    assert.equal(sent.acknowledge({ ack: 1, ackBitfield: 0 }, undefined).length, 0);
+    assert.equal(sent.inFlightBytes, 0);
+  });
+
+  test("thousands under way, with holes: none is forgotten", () => {
+    const sent = new SentPackets();
+    for (let sequence = 10; sequence < 10_000; sequence += 3) sent.add(sentAt(sequence, sequence));
+    const found = sent.detectLost(0, rtt).length;
+    assert.equal(found, 0);
+    assert.equal(sent.acknowledge({ ack: 9997, ackBitfield: 0 }, undefined).length, 1);
+    assert.equal(sent.detectLost(1e9, rtt).length, 3329);
+    assert.equal(sent.inFlight, 0);
+  });
+});
+
+describe("round trips (RFC 6298 §2)", () => {
+  test("the first sample, the next, and the acknowledgement's delay", () => {
+    const rtt = new RttEstimator();
+    assert.equal(rtt.isKnown, false);
+    rtt.update(100, 0);
+    assert.deepEqual([rtt.smoothedMs, rtt.variationMs, rtt.minMs], [100, 50, 100]);
+    rtt.update(200, 20);
+    assert.deepEqual([rtt.smoothedMs, rtt.variationMs], [110, 57.5]);
+    assert.equal(rtt.latestMs, 180);
+    rtt.update(101, 90); // a delay that cannot be
+    assert.equal(rtt.latestMs, 100);
+    assert.ok(rtt.probeTimeoutMs > rtt.smoothedMs + 4 * rtt.variationMs, `${rtt.probeTimeoutMs}`);
+  });
+});
+
+describe("pacing", () => {
+  test("after a burst, packets leave at the rate", () => {
+    const pacer = new Pacer();
+    let atMs = 0;
+    for (let sent = 0; sent < 1000; sent++) {
+      atMs = pacer.readyAtMs(atMs, 120, 1200);
+      assert.equal(pacer.readyAtMs(atMs, 120, 1200), atMs);
+      pacer.onSent(1200);
+    }
+    assert.ok(Math.abs(atMs - 9900) < 20, `${atMs} ms for 990 packets at one in 10 ms`);
+  });
+});
+
+describe("congestion control", () => {
+  const rtt = new RttEstimator();
+  rtt.update(100, 0);
+  const ack = (event: Partial<AckEvent>): AckEvent => ({
+    ...{ nowMs: 0, rtt, bytes: 1200, sentMs: 0, priorInFlightBytes: 1e9, inFlightBytes: 1e9, delivered: 0 },
+    ...{ rate: { bytesPerMs: 1, isAppLimited: false, priorDelivered: 0 } },
+    ...event,
+  });
+  const lossAt = (nowMs: number, sentMs: number) => ({ nowMs, bytes: 1200, sentMs, inFlightBytes: 0 });
+
+  test("newreno doubles in a round trip, halves once in one, then grows by a packet", () => {
+    const reno = new NewReno(1200);
+    assert.deepEqual([reno.windowBytes, reno.mode], [12_000, "slow start"]);
+    for (let i = 0; i < 10; i++) reno.onAck(ack({}));
+    assert.equal(reno.windowBytes, 24_000);
+    reno.onLoss(lossAt(10, 5));
+    reno.onLoss(lossAt(11, 6));
+    assert.deepEqual([reno.windowBytes, reno.mode], [12_000, "avoidance"]);
+    reno.onAck(ack({ sentMs: 9 })); // sent before the loss was known
+    assert.equal(reno.windowBytes, 12_000);
+    for (let i = 0; i < 10; i++) reno.onAck(ack({ sentMs: 20 }));
+    assert.ok(Math.abs(reno.windowBytes - 13_200) < 60, `${reno.windowBytes}`);
+    reno.onAck(ack({ sentMs: 20, priorInFlightBytes: 1200 })); // the window was not used
+    assert.ok(reno.windowBytes < 13_260, `${reno.windowBytes}`);
+    reno.onTimeout();
+    assert.equal(reno.windowBytes, 2400);
+  });
+
+  test("gaffer is good after 4 s of round trips under 250 ms, and its penalty doubles and halves", () => {
+    const gaffer = new Gaffer(1000);
+    const slow = new RttEstimator();
+    slow.update(400, 0);
+    const state = (nowMs: number, of = rtt) => {
+      gaffer.onAck(ack({ nowMs, rtt: of }));
+      return [gaffer.mode, gaffer.bytesPerMs, gaffer.penaltyMs];
+    };
+    assert.deepEqual(state(0), ["bad", 10, 4000]);
+    assert.deepEqual(state(3999), ["bad", 10, 4000]);
+    assert.deepEqual(state(4000), ["good", 30, 4000]);
+    assert.deepEqual(state(13_999, slow), ["bad", 10, 8000]);
+    assert.deepEqual(state(14_000), ["bad", 10, 8000]);
+    assert.deepEqual(state(22_000), ["good", 30, 8000]);
+    assert.deepEqual(state(32_000), ["good", 30, 4000]);
+    assert.deepEqual(state(42_001, slow), ["bad", 10, 4000]);
+    gaffer.onLoss();
+    assert.equal(gaffer.mode, "bad");
+  });
+
+  test("bbr finds rate and round trip, and holds their product; loss does not move it", () => {
+    const bbr = new Bbr(1200);
+    assert.equal(bbr.mode, "startup");
+    let delivered = 0;
+    for (let round = 0; round < 30; round++) {
+      delivered += 100_000;
+      const rate = { bytesPerMs: 1000, isAppLimited: false, priorDelivered: delivered - 100_000 };
+      bbr.onAck(
+        ack({ nowMs: round * 100, delivered, rate, inFlightBytes: 50_000, priorInFlightBytes: 130_000 }),
+      );
+    }
+    assert.equal(bbr.mode, "cruise");
+    assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 3600);
+    bbr.onLoss();
+    assert.equal(bbr.windowBytes, 203_600);
+    bbr.onTimeout();
+    assert.equal(bbr.windowBytes, 4800);
+  });
+
+  test("the delivery rate is the slower of sending and acknowledging", () => {
+    const rate = new DeliveryRate();
+    const first = { sentMs: 0, rate: rate.onSend(0, true) };
+    const second = { sentMs: 10, rate: rate.onSend(10, false) };
+    rate.onAck(100, 1000, first);
+    const sample = rate.onAck(101, 1000, second); // acknowledgements in a bunch
+    assert.ok(Math.abs(sample.bytesPerMs - 2000 / 101) < 1e-9, `${sample.bytesPerMs}`);
+    rate.onAppLimited(500);
+    assert.equal(rate.onSend(200, true).isAppLimited, true);
+  });
+});
+
+describe("streams", () => {
+  const FILE = Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7919) & 255));
+
+  test("pieces of any size in any order, again and again, come out as the file", () => {
+    const pieces = fc.array(fc.tuple(fc.nat(4999), fc.integer({ min: 1, max: 900 })), { maxLength: 60 });
+    fc.assert(
+      fc.property(pieces, (some) => {
+        const stream = new InStream(0, 100_000, FILE.length);
+        const out: Buffer[] = [];
+        const rest = Array.from({ length: 10 }, (_, i) => [i * 500, 500] as const);
+        for (const [offset, length] of [...some, ...rest]) {
+          const isNew = stream.insert(offset, FILE.subarray(offset, offset + length));
+          if (isNew && offset % 3 === 0) out.push(...stream.take());
+        }
+        out.push(...stream.take());
+        assert.ok(Buffer.concat(out).equals(FILE), "the file");
+        assert.ok(stream.isComplete, "complete");
+        assert.equal(stream.bufferedBytes, 0);
+      }),
+      { seed: SEED, numRuns: 500 },
+    );
+  });
+
+  test("what is beyond the limit or the end is refused; the limit moves with the reader", () => {
+    const stream = new InStream(100, 1000, 5000);
+    assert.equal(stream.limit, 1100);
+    assert.throws(() => stream.insert(101, Buffer.alloc(1000)), /beyond the limit of 1100/);
+    assert.equal(stream.insert(100, Buffer.alloc(1000)), true);
+    assert.equal(stream.insert(100, Buffer.alloc(1000)), false);
+    assert.equal(stream.limit, 1100);
+    stream.take();
+    assert.equal(stream.limit, 2100);
+    assert.throws(() => new InStream(0, 1e6, 10).insert(5, Buffer.alloc(6)), /of a file of 10/);
+  });
+
+  test("single bytes cannot fill the memory", () => {
+    const stream = new InStream(0, 2 ** 20, 2 ** 20);
+    assert.throws(() => {
+      for (let offset = 1; offset < 2 ** 20; offset += 2) stream.insert(offset, Buffer.of(1));
+    }, /too many small pieces/);
+  });
+
+  test("the sender's side: lost pieces first, none beyond the limit, none that has arrived", () => {
+    const stream = new OutStream(0, 10_000, 3000);
+    stream.write(Buffer.alloc(2500, "a"));
+    stream.write(Buffer.alloc(7500, "b"));
+    const offsets = () =>
+      [stream.next(1000)].map(
+        (piece) => piece && [piece.offset, piece.bytes.length, piece.isRetransmission],
+      )[0];
+    assert.deepEqual(offsets(), [0, 1000, false]);
+    assert.deepEqual(offsets(), [1000, 1000, false]);
+    assert.deepEqual(offsets(), [2000, 500, false]); // ends with its chunk
+    stream.onLost(1000, 1000);
+    assert.deepEqual(offsets(), [1000, 1000, true]);
+    assert.deepEqual(offsets(), [2500, 500, false]);
+    assert.deepEqual([offsets(), stream.isBlocked, stream.hasData], [undefined, true, false]);
+    stream.onLost(0, 1000);
+    assert.equal(stream.onWindow(1000, 4000), true);
+    assert.deepEqual(offsets(), [3000, 1000, false]);
+    stream.onLost(1000, 1000);
+    assert.deepEqual(
+      [stream.next(300)?.offset, stream.next(300)?.offset, stream.next(999)?.bytes.length],
+      [1000, 1300, 400],
+    );
+    assert.equal(stream.onWindow(500, 100), false);
+    assert.equal(stream.bufferedBytes, 9000);
+  });
+
+  test("an unordered message is taken once", () => {
+    const once = new Once();
+    assert.deepEqual(
+      [1, 0, 1, 0, 2, 2, 70_000].map((number) => once.take(number)),
+      [true, true, false, false, true, false, false],
+    );
+  });
+
+  test("the MTU: larger while probes arrive, left alone after three that do not", () => {
+    const mtu = new MtuSearch();
+    mtu.begin(4096);
+    assert.deepEqual([mtu.currentBytes, mtu.wanted], [1200, 1280]);
+    mtu.onProbe();
+    assert.equal(mtu.wanted, undefined);
+    mtu.onArrived(1280);
+    for (let i = 0; i < 3; i++) {
+      assert.equal(mtu.wanted, 1400);
+      mtu.onProbe();
+      mtu.onLost();
+    }
+    assert.deepEqual([mtu.currentBytes, mtu.wanted], [1280, undefined]);
+    mtu.onBlackHole();
+    assert.equal(mtu.currentBytes, 1200);
+    mtu.begin(600);
+    assert.deepEqual([mtu.currentBytes, mtu.wanted], [600, undefined]);
+  });
+});
