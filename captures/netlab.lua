@@ -392,28 +392,105 @@ attach(existing("irc"), { tcp = { 10900 } })
 attach(existing("data"), { tcp = { 10901 } })
 
 protocol {
-  name = "nlct",
-  title = "Clock time (netlab)",
-  info = "{kind} {id}",
-  otherwise = "time",
-  size = 48,
-  udp = { 11000 },
-  pdu = group("ClockTime", "", {
-    integer("magic", "\"NLCT\" in ASCII", "uint", 4, { always = 0x4e4c4354 }),
-    integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
-    integer("kind", "a server answers requests only", "uint", 1, { codes = { [1] = "request", [2] = "reply" } }),
-    bits("flags", "none yet", 2, {
-      { name = "reserved", width = 16, mask = 0xffff },
+  name = "rudp",
+  title = "Reliable UDP (netlab)",
+  info = "{sequence} {kind}, ack {ack}",
+  udp = { 11100 },
+  pdu = group("Packet", "", {
+    integer("sequence", "counts the sender's packets from 1, and is never used again; 0: of no connection", "uint", 4),
+    integer("ack", "the latest sequence that came from the other side; 0: none yet", "uint", 4),
+    bits("ackBitfield", "the 32 before it: bit n from the right is packet ack - 1 - n", 4, {
+      { name = "minus_32", width = 1, mask = 0x80000000 },
+      { name = "minus_31", width = 1, mask = 0x40000000 },
+      { name = "minus_30", width = 1, mask = 0x20000000 },
+      { name = "minus_29", width = 1, mask = 0x10000000 },
+      { name = "minus_28", width = 1, mask = 0x8000000 },
+      { name = "minus_27", width = 1, mask = 0x4000000 },
+      { name = "minus_26", width = 1, mask = 0x2000000 },
+      { name = "minus_25", width = 1, mask = 0x1000000 },
+      { name = "minus_24", width = 1, mask = 0x800000 },
+      { name = "minus_23", width = 1, mask = 0x400000 },
+      { name = "minus_22", width = 1, mask = 0x200000 },
+      { name = "minus_21", width = 1, mask = 0x100000 },
+      { name = "minus_20", width = 1, mask = 0x80000 },
+      { name = "minus_19", width = 1, mask = 0x40000 },
+      { name = "minus_18", width = 1, mask = 0x20000 },
+      { name = "minus_17", width = 1, mask = 0x10000 },
+      { name = "minus_16", width = 1, mask = 0x8000 },
+      { name = "minus_15", width = 1, mask = 0x4000 },
+      { name = "minus_14", width = 1, mask = 0x2000 },
+      { name = "minus_13", width = 1, mask = 0x1000 },
+      { name = "minus_12", width = 1, mask = 0x800 },
+      { name = "minus_11", width = 1, mask = 0x400 },
+      { name = "minus_10", width = 1, mask = 0x200 },
+      { name = "minus_9", width = 1, mask = 0x100 },
+      { name = "minus_8", width = 1, mask = 0x80 },
+      { name = "minus_7", width = 1, mask = 0x40 },
+      { name = "minus_6", width = 1, mask = 0x20 },
+      { name = "minus_5", width = 1, mask = 0x10 },
+      { name = "minus_4", width = 1, mask = 0x8 },
+      { name = "minus_3", width = 1, mask = 0x4 },
+      { name = "minus_2", width = 1, mask = 0x2 },
+      { name = "minus_1", width = 1, mask = 0x1 },
     }),
-    integer("id", "chosen by the client at random, repeated in the reply", "uint", 8),
-    integer("clientTransmit", "T1: when the request left, in ns of the client's monotonic clock; repeated in the reply", "int", 8),
-    integer("serverReceive", "T2: when the request came, in ns since 1970-01-01T00:00:00Z, leap seconds not counted", "int", 8),
-    integer("serverTransmit", "T3: when the reply left, likewise", "int", 8),
-    integer("serverError", "the server's own estimate of how far its clock may be from UTC, in ns", "uint", 8),
+    bytes("token", "the receiver's, of its open or accept; zeros in an open", 8),
+    integer("checksum", "CRC-32 (ISO 3309) of the packet with zeros in this place", "uint", 4),
+    group("message", "data", {
+      integer("kind", "which of them it is", "uint", 1, { codes = { [1] = "open", [2] = "challenge", [3] = "echo", [4] = "preparing", [5] = "accept", [6] = "data", [7] = "window", [8] = "probe", [9] = "done", [10] = "error", [11] = "event" } }),
+    }, {
+      [1] = group("open", "a client wants a connection", {
+        integer("request", "what the client wants", "uint", 1, { codes = { [1] = "get", [2] = "put", [3] = "list", [4] = "events" } }),
+        bytes("token", "in every packet to the client from now on", 8),
+        integer("mtu", "largest UDP payload that the client takes", "uint", 2),
+        integer("window", "what the client takes before it says more, in bytes", "uint", 4),
+        integer("offset", "get: where to begin; else 0", "uint", 8),
+        integer("size", "of the file, in bytes", "uint", 8),
+        bytes("sha256", "of the whole file; zeros where it is not known", 32),
+        bytes("cookie", "of the challenge; empty at first", integer("cookie length", "bytes of cookie", "uint", 1), { max = 32 }),
+        text("name", "of the file; empty for list and events", integer("name length", "bytes of name", "uint", 2), { max = 1024 }),
+      }),
+      [2] = group("challenge", "is anybody there?", {
+        bytes("cookie", "to be sent back from that address", integer("cookie length", "bytes of cookie", "uint", 1), { max = 32 }),
+      }),
+      [3] = group("echo", "the answer, from an address that changed", {
+        bytes("cookie", "of the challenge", integer("cookie length", "bytes of cookie", "uint", 1), { max = 32 }),
+      }),
+      [4] = group("preparing", "the server reads the file to hash it", {
+        integer("done", "bytes that have been hashed", "uint", 8),
+      }),
+      [5] = group("accept", "the transfer can begin", {
+        bytes("token", "in every packet to the server from now on", 8),
+        integer("mtu", "largest UDP payload that the server takes", "uint", 2),
+        integer("window", "what the server takes before it says more, in bytes", "uint", 4),
+        integer("size", "of the file, in bytes", "uint", 8),
+        bytes("sha256", "of the whole file; zeros where it is not known", 32),
+      }),
+      [6] = group("data", "a piece of the file", {
+        integer("offset", "of the first byte, in the file", "uint", 8),
+        bytes("bytes", "of the file", "rest"),
+      }),
+      [7] = group("window", "acknowledgement and flow control; is not acknowledged itself", {
+        integer("received", "everything before this offset has arrived", "uint", 8),
+        integer("limit", "nothing from this offset on may be sent", "uint", 8),
+        integer("delayUs", "from the arrival of packet ack to this answer, in microseconds", "uint", 4),
+        bytes("earlier", "more of ackBitfield: bit 7 of byte 0 is packet ack - 33, and so on downwards", "rest"),
+      }),
+      [8] = group("probe", "wants nothing but an acknowledgement", {
+        bytes("padding", "zeros", "rest"),
+      }),
+      [9] = group("done", "the receiver has it all, and it is right", {}),
+      [10] = group("error", "the end of the connection", {
+        integer("code", "what kind of failure", "uint", 1, { codes = { [1] = "refused", [2] = "not found", [3] = "failed", [4] = "changed", [5] = "not the same", [6] = "stopped", [7] = "broken rules" } }),
+        text("reason", "for people", integer("reason length", "bytes of reason", "uint", 2), { max = 512 }),
+      }),
+      [11] = group("event", "a message of its own: delivered once, at once, in no order", {
+        integer("number", "counts them, from 0", "uint", 4),
+        integer("sentUs", "when the sender made it, by its own clock, in microseconds", "uint", 8),
+        bytes("body", "of any content", "rest"),
+      }),
+    }),
   }),
 }
-
-attach(existing("time"), { tcp = { 11000 } })
 
 protocol {
   name = "pal",
