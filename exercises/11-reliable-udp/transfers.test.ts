@@ -308,6 +308,42 @@ describe("transfers in the simulator", () => {
   });
 });
 
+test("messages at 30 a second under loss: only what was lost is late; in order, what is behind it would be, too", (t) => {
+  const path: LinkProfile = { delayMs: 50, loss: 0.05 };
+  const latenciesMs: number[] = [];
+  const inOrderMs: number[] = [];
+  const simulation = new Simulation(
+    { seed: 21, toServer: path, toClient: path, connection: DEFAULTS },
+    (connection, token) => {
+      connection.accept(token, 0, Buffer.alloc(32));
+      connection.handlers.onEvent = ({ number, sentUs }) => {
+        latenciesMs[number] = simulation.nowMs - Number(sentUs) / 1000;
+      };
+    },
+  );
+  const client = simulation.connect({ request: "events", name: "" }, 5000);
+  simulation.run(5000, () => client.state === "open");
+  const count = 3000;
+  const startMs = simulation.nowMs;
+  for (let number = 0; number < count; number++) {
+    simulation.at(startMs + (number * 1000) / 30, () =>
+      client.sendEvent(number, BigInt(Math.round(simulation.nowMs * 1000)), Buffer.alloc(88)),
+    );
+  }
+  simulation.run(startMs + 110_000);
+  assert.equal(latenciesMs.filter((ms) => ms !== undefined).length, count);
+  let readyMs = 0;
+  for (const [number, ms] of latenciesMs.entries()) {
+    readyMs = Math.max(readyMs, (number * 1000) / 30 + ms);
+    inOrderMs.push(readyMs - (number * 1000) / 30);
+  }
+  const late = (values: number[]) => values.filter((ms) => ms > 100).length / count;
+  t.diagnostic(
+    `late: ${(100 * late(latenciesMs)).toFixed(1)} % at once, ${(100 * late(inOrderMs)).toFixed(1)} % in order`,
+  );
+  assert.ok(late(latenciesMs) < 0.07 && late(inOrderMs) > 3 * late(latenciesMs), "late");
+});
+
 describe("congestion control in the simulator", () => {
   const BOTTLENECK: LinkProfile = { delayMs: 10, rateBytesPerSecond: 2_500_000, queueBytes: 100_000 };
   const HUGE = Buffer.alloc(80_000_000);
