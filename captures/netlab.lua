@@ -392,7 +392,7 @@ attach(existing("irc"), { tcp = { 10900 } })
 attach(existing("data"), { tcp = { 10901 } })
 
 protocol {
-  name = "rudp",
+  name = "nlru",
   title = "Reliable UDP (netlab)",
   info = "{sequence} {kind}, ack {ack}",
   udp = { 11100 },

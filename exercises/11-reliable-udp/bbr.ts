@@ -9,6 +9,8 @@ const STARTUP_GAIN = 2.885;
 const WINDOW_GAIN = 2;
 /** One round each: look for more, let the queue go that this made, cruise. */
 const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1] as const;
+/** What is delivered in this time may be acknowledged at once. */
+const BUNCH_MS = 8;
 const RATE_ROUNDS = 10;
 const MIN_RTT_VALID_MS = 10_000;
 const PROBE_RTT_MS = 200;
@@ -62,8 +64,9 @@ export class Bbr implements Congestion {
     if (this.mode === "probe RTT" || this.#wasTimeout) return least;
     if (this.#rate === 0) return INITIAL_PACKETS * this.packetBytes;
     const gain = this.#isFull ? WINDOW_GAIN : STARTUP_GAIN;
-    // Three packets more, as acknowledgements come in bunches.
-    return Math.max(gain * this.#pipeBytes + 3 * this.packetBytes, INITIAL_PACKETS * this.packetBytes);
+    // More than the path holds, as acknowledgements come in bunches: of 8, by timers, and from busy processes.
+    const bunchBytes = Math.max(3 * this.packetBytes, this.#rate * BUNCH_MS);
+    return Math.max(gain * this.#pipeBytes + bunchBytes, INITIAL_PACKETS * this.packetBytes);
   }
 
   onAck(event: AckEvent): void {

@@ -14,7 +14,7 @@ import { NO_HASH } from "./endpoint.ts";
 import { NO_TOKEN, PORT, seal, unseal } from "./protocol.ts";
 
 const HERE = "exercises/11-reliable-udp";
-const FILE_BYTES = 60_000;
+const FILE_BYTES = 40_000;
 const SEED = 11;
 const BAD: LinkProfile = {
   delayMs: 10,

@@ -258,7 +258,7 @@ function withBits(shape: StructShape): Shape {
 
 export const dissectors: readonly Dissector[] = [
   {
-    name: "rudp",
+    name: "nlru",
     title: "Reliable UDP (netlab)",
     pdu: withBits(Packet.shape),
     info: "{sequence} {kind}, ack {ack}",
