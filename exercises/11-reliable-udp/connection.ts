@@ -338,7 +338,7 @@ export class Connection {
   #onTime(): void {
     this.flight.onTime(this.#nowMs);
     if (this.state === "finishing" && this.flight.timeouts > FAREWELLS) return this.#end(undefined);
-    if (this.#nowMs - this.#progressMs < this.#options.timeoutMs) return;
+    if (this.#nowMs < this.#progressMs + this.#options.timeoutMs) return;
     const problem = `no progress for ${this.#options.timeoutMs / 1000} s`;
     this.fail("stopped", problem, new TimeoutError(problem));
   }

@@ -18,7 +18,7 @@ export class Pacer {
   readyAtMs(nowMs: number, bytesPerMs: number, packetBytes: number): number {
     if (bytesPerMs === Infinity) return nowMs;
     this.#refill(nowMs, bytesPerMs, packetBytes);
-    if (this.#creditBytes >= packetBytes) return nowMs;
+    if (this.#creditBytes > packetBytes - 1) return nowMs; // a byte for what rounding takes
     return nowMs + (packetBytes - this.#creditBytes) / bytesPerMs;
   }
 

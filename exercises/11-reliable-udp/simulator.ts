@@ -109,8 +109,9 @@ export class Simulation {
 
   /** Runs until nothing more happens, `isOver` says so, or the time has come; returns the time. */
   run(untilMs: number, isOver: () => boolean = () => false): number {
-    while (!isOver()) {
+    while (true) {
       for (const from of this.#endpoints) this.#flush(from);
+      if (isOver()) break;
       const wakeAtMs = Math.min(...this.#endpoints.map(({ endpoint }) => endpoint.wakeAtMs));
       const nextMs = Math.min(this.#queue[0]?.atMs ?? Infinity, wakeAtMs);
       if (nextMs > untilMs) break;

@@ -256,13 +256,13 @@ describe("transfers in the simulator", () => {
     const wide = transfer({
       seed: 12,
       link: { delayMs: 5, rateBytesPerSecond: 4e6 },
-      options: { mtu: 9000 },
+      options: { mtu: 8000 },
     });
-    assert.equal(wide.sender?.flight.mtu.currentBytes, 9000);
+    assert.equal(wide.sender?.flight.mtu.currentBytes, 8000);
     const narrow = transfer({
       seed: 12,
       link: { delayMs: 5, rateBytesPerSecond: 4e6 },
-      options: { mtu: 9000 },
+      options: { mtu: 8000 },
       during: onto(1450),
     });
     assert.equal(narrow.sender?.flight.mtu.currentBytes, 1400);
