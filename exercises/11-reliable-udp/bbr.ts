@@ -9,8 +9,9 @@ const STARTUP_GAIN = 2.885;
 const WINDOW_GAIN = 2;
 /** One round each: look for more, let the queue go that this made, cruise. */
 const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1] as const;
-/** What is delivered in this time may be acknowledged at once. */
-const BUNCH_MS = 8;
+/** What is delivered in so long may be acknowledged at once; where round trips vary much, in longer. */
+const MIN_BUNCH_MS = 8;
+const MAX_BUNCH_MS = 50;
 const RATE_ROUNDS = 10;
 const MIN_RTT_VALID_MS = 10_000;
 const PROBE_RTT_MS = 200;
@@ -38,6 +39,7 @@ export class Bbr implements Congestion {
   #phaseSinceMs = 0;
   #probeRttUntilMs: number | undefined;
   #wasTimeout = false;
+  #variationMs = 0;
 
   constructor(packetBytes: number) {
     this.packetBytes = packetBytes;
@@ -64,13 +66,15 @@ export class Bbr implements Congestion {
     if (this.mode === "probe RTT" || this.#wasTimeout) return least;
     if (this.#rate === 0) return INITIAL_PACKETS * this.packetBytes;
     const gain = this.#isFull ? WINDOW_GAIN : STARTUP_GAIN;
-    // More than the path holds, as acknowledgements come in bunches: of 8, by timers, and from busy processes.
-    const bunchBytes = Math.max(3 * this.packetBytes, this.#rate * BUNCH_MS);
+    // More than the path holds: acknowledgements come in bunches, of 8, by timers, and late from busy processes.
+    const bunchMs = Math.min(Math.max(MIN_BUNCH_MS, 4 * this.#variationMs), MAX_BUNCH_MS);
+    const bunchBytes = Math.max(3 * this.packetBytes, this.#rate * bunchMs);
     return Math.max(gain * this.#pipeBytes + bunchBytes, INITIAL_PACKETS * this.packetBytes);
   }
 
   onAck(event: AckEvent): void {
     this.#wasTimeout = false;
+    this.#variationMs = event.rtt.variationMs;
     const isNewRound = event.rate.priorDelivered >= this.#roundEndsAt;
     if (isNewRound) {
       this.#round++;

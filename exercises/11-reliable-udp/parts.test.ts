@@ -224,9 +224,9 @@ describe("congestion control", () => {
       );
     }
     assert.equal(bbr.mode, "cruise");
-    assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 8000);
+    assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 50_000);
     bbr.onLoss();
-    assert.equal(bbr.windowBytes, 208_000);
+    assert.equal(bbr.windowBytes, 250_000);
     bbr.onTimeout();
     assert.equal(bbr.windowBytes, 4800);
   });
