@@ -13,6 +13,8 @@ const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1] as const;
 const MIN_BUNCH_MS = 8;
 const MAX_BUNCH_MS = 50;
 const RATE_ROUNDS = 10;
+/** Where rounds are short, a busy process may miss ten of them: then the path is no slower for it. */
+const RATE_VALID_MS = 500;
 const MIN_RTT_VALID_MS = 10_000;
 const PROBE_RTT_MS = 200;
 const MIN_PACKETS = 4;
@@ -29,7 +31,7 @@ export class Bbr implements Congestion {
   packetBytes: number;
   #minRttAtMs = 0;
   /** The best sample of each of the last rounds. */
-  #rates: { round: number; bytesPerMs: number }[] = [];
+  #rates: { round: number; atMs: number; bytesPerMs: number }[] = [];
   #round = 0;
   #roundEndsAt = 0;
   #fullRate = 0;
@@ -90,12 +92,14 @@ export class Bbr implements Congestion {
     this.#changeMode(event, isStale);
   }
 
-  #takeRate({ rate }: AckEvent): void {
-    this.#rates = this.#rates.filter(({ round }) => round > this.#round - RATE_ROUNDS);
+  #takeRate({ rate, nowMs }: AckEvent): void {
+    this.#rates = this.#rates.filter(
+      ({ round, atMs }) => round > this.#round - RATE_ROUNDS || atMs > nowMs - RATE_VALID_MS,
+    );
     if (rate.isAppLimited && rate.bytesPerMs <= this.#rate) return;
     // A maximum over a sliding window: what is smaller and older than a sample will never be the maximum again.
     while ((this.#rates.at(-1)?.bytesPerMs ?? Infinity) <= rate.bytesPerMs) this.#rates.pop();
-    this.#rates.push({ round: this.#round, bytesPerMs: rate.bytesPerMs });
+    this.#rates.push({ round: this.#round, atMs: nowMs, bytesPerMs: rate.bytesPerMs });
   }
 
   #lookWhetherFull({ rate }: AckEvent): void {

@@ -1,7 +1,7 @@
 /** Pacing: packets leave at a rate, not in bursts of a whole window (RFC 9002 §7.7). */
 
-/** What may go at once after a pause: a timer is no finer than a millisecond and may be late by one. */
-const BURST_MS = 2;
+/** What may go at once after a pause: a timer is no finer than a millisecond, and late where the processor is busy. */
+const BURST_MS = 10;
 const BURST_PACKETS = 10;
 
 export class Pacer {
