@@ -14,7 +14,7 @@ const MIN_BUNCH_MS = 8;
 const MAX_BUNCH_MS = 50;
 const RATE_ROUNDS = 10;
 /** Where rounds are short, a busy process may miss ten of them: then the path is no slower for it. */
-const RATE_VALID_MS = 500;
+const RATE_VALID_MS = 200;
 const MIN_RTT_VALID_MS = 10_000;
 const PROBE_RTT_MS = 200;
 const MIN_PACKETS = 4;
