@@ -22,6 +22,7 @@ const RATE = 1_000_000;
 const BLOB_BYTES = 1_000_000_000;
 const MESSAGES = { perSecond: 30, count: 450, lossShare: 0.05, rttMs: 100 };
 const TIMELINE = { lossShare: 0.01, rttMs: 20, seconds: 8 };
+const SHARING = { rttMs: 20, seconds: 10 };
 const print = (line = "") => void process.stdout.write(`${line}\n`);
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 
@@ -193,6 +194,40 @@ function goodputCharts(cells: readonly Cell[]): Chart[] {
   }));
 }
 
+/** Ours and TCP through the bottleneck at once: neither may starve the other. */
+async function measureSharing(link: NamespaceLink, log: (line: string) => void): Promise<void> {
+  const { rttMs, seconds } = SHARING;
+  await setPath(link, rttMs, 0);
+  print(`Two at once for ${seconds} s, RTT ${rttMs} ms, no loss but the queue's, in MB/s:`);
+  print();
+  print("| ours | beside | ours got | TCP got | Jain's index |");
+  print("|---|---|---|---|---|");
+  const [own, tcp] = ["rudp", "tcp"].map((transport) =>
+    CONTENDERS.filter((one) => one.transport === transport),
+  );
+  for (const one of own ?? []) {
+    for (const other of tcp ?? []) {
+      await using ours = await serve(link, one);
+      await using theirs = await serve(link, other);
+      const got = await Promise.all([
+        goodput(link, ours, one, seconds),
+        goodput(link, theirs, other, seconds),
+      ]);
+      const [a, b] = got;
+      const row = [
+        one.name,
+        other.name,
+        a.toFixed(2),
+        b.toFixed(2),
+        ((a + b) ** 2 / (2 * (a * a + b * b))).toFixed(2),
+      ];
+      log(row.join(" "));
+      print(`| ${row.join(" | ")} |`);
+    }
+  }
+  print();
+}
+
 type Point = [atS: number, windowKiB: number, rttMs: number];
 
 /** The kernel's own word on its connection, by `ss`. */
@@ -322,7 +357,11 @@ await program({
   summary: "Compares this protocol with the kernel's TCP over the same path (Linux, root).",
   example: "--what messages",
   settings: {
-    what: setting(oneOf("all", "goodput", "timeline", "messages"), "what to measure", "all" as const),
+    what: setting(
+      oneOf("all", "goodput", "timeline", "messages", "sharing"),
+      "what to measure",
+      "all" as const,
+    ),
     runs: setting(integer(1, 100), "goodput: runs of each", 3),
     seconds: setting(integer(1, 600), "goodput: how long a run is", 3),
     seed: setting(integer(0, 2 ** 30), "of the link", 11),
@@ -344,6 +383,7 @@ await program({
       await save("messages", [talkChart(talks)]);
     }
     if (what === "all" || what === "timeline") await save("timeline", await measureTimelines(link));
+    if (what === "all" || what === "sharing") await measureSharing(link, log);
     if (what === "all" || what === "goodput") {
       const cells = await measureGoodput(link, runs, seconds, log);
       printGoodput(cells, runs);
