@@ -16,7 +16,7 @@ import { program } from "../../shared/program.ts";
 import { type Running, runTool, start } from "../../shared/running.ts";
 
 const BLOB = "exercises/11-reliable-udp/blob.ts";
-const RTTS_MS = [2, 20, 100];
+const RTTS_MS = [20, 100, 2];
 const LOSSES = [0, 0.001, 0.01, 0.05, 0.1];
 const RATE = 1_000_000;
 const BLOB_BYTES = 1_000_000_000;
@@ -114,8 +114,9 @@ async function goodput(
   await chooseCongestion(link, contender);
   const args = ["fetch", "--transport", contender.transport, "--bytes", BLOB_BYTES, "--seconds", seconds];
   const [result] = await client(link, server, args);
-  if (!(result?.["bytes"] !== undefined && result["bytes"] > 0)) throw new Failure("nothing came");
-  return result["bytes"] / (result["ms"] ?? Number.NaN) / 1000;
+  const { bytes = Number.NaN, ms = Number.NaN } = result ?? {};
+  if (Number.isNaN(bytes / ms)) throw new Failure(`no result: ${args.join(" ")}`);
+  return bytes / ms / 1000;
 }
 
 interface Cell {
@@ -147,7 +148,7 @@ async function measureGoodput(
           }
         }
         log(
-          `RTT ${rttMs} ms, loss ${percent(loss)}: ${here.map((cell) => `${cell.name} ${median(cell.runs).toFixed(2)}`).join(", ")} MB/s`,
+          `RTT ${rttMs} ms, loss ${percent(loss)}: ${here.map((cell) => `${cell.name} ${median(cell.runs).toFixed(2)} (${Math.min(...cell.runs).toFixed(2)}–${Math.max(...cell.runs).toFixed(2)})`).join(", ")} MB/s`,
         );
         cells.push(...here);
       }
