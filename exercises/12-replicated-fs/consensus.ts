@@ -1,0 +1,378 @@
+/**
+ * Who is master, and what is committed: the election and the log of Raft (Ongaro & Ousterhout, 2014; pre-vote and changes
+ * of one member at a time from Ongaro's thesis, §9.6 and §4.2). No sockets, no disk, no clock: messages and the time go
+ * in, messages come out.
+ *
+ * Durability is the caller's: what `takeOutput` gives may be sent only when `term`, `votedFor`, `base` and `log` as they
+ * were at that moment are on disk (a master's appends may go before); then it calls `saved(lastIndex, lastTerm)`.
+ */
+
+/** Times in milliseconds. A master that has not heard of a majority for `ELECTION_MAX_MS` is none any more. */
+export const HEARTBEAT_MS = 100;
+export const ELECTION_MIN_MS = 1000;
+export const ELECTION_MAX_MS = 2000;
+/** An append that was not answered is sent again after this. */
+const RESEND_MS = 500;
+/** What one append carries at most. */
+const MAX_ENTRIES = 256;
+const MAX_BATCH_BYTES = 1024 * 1024;
+
+/** The least that the rules must know of an entry. */
+export interface LogEntry {
+  readonly term: number;
+  /** The ids of all nodes from this entry on, where it changes them. */
+  readonly members?: readonly number[];
+  readonly sizeBytes?: number;
+}
+
+/** What came before the log: it is committed and applied, and nobody asks for it by entries any more. */
+export interface Base {
+  readonly index: number;
+  readonly term: number;
+  readonly members: readonly number[];
+}
+
+export type Message<E> = { readonly from: number; readonly term: number } & (
+  | { kind: "candidate"; lastIndex: number; lastTerm: number; isTrial: boolean }
+  | { kind: "vote"; granted: boolean; isTrial: boolean }
+  | { kind: "append"; prevIndex: number; prevTerm: number; entries: readonly E[]; commit: number }
+  /** `match`: up to here the logs agree; when refused, up to where they may. */
+  | { kind: "acknowledge"; accepted: boolean; match: number }
+  /** What the receiver lacks is in no log any more: it must copy the whole. */
+  | { kind: "copy" }
+);
+export type Outgoing<E> = { to: number; message: Message<E> };
+
+export interface Durable<E> {
+  term: number;
+  votedFor: number;
+  base: Base;
+  log: readonly E[];
+}
+
+/** What a master knows of another node. */
+interface Follower {
+  next: number;
+  match: number;
+  heardMs: number;
+  sentMs: number;
+}
+
+export class Consensus<E extends LogEntry> implements Durable<E> {
+  readonly id: number;
+  term: number;
+  /** 0 is nobody. */
+  votedFor: number;
+  base: Base;
+  log: E[];
+  commit: number;
+  role: "replica" | "candidate" | "master" = "replica";
+  /** The master as far as is known; 0 is none. */
+  master = 0;
+  readonly followers = new Map<number, Follower>();
+  readonly #random: () => number;
+  readonly #votes = new Set<number>();
+  #isTrial = false;
+  #electionMs = 0;
+  #heardMasterMs = Number.NEGATIVE_INFINITY;
+  #heartbeatMs = 0;
+  #saved: number;
+  #output: Outgoing<E>[] = [];
+  #cut: E[] = [];
+
+  constructor(id: number, durable: Durable<E>, nowMs: number, random: () => number) {
+    this.id = id;
+    this.term = durable.term;
+    this.votedFor = durable.votedFor;
+    this.base = durable.base;
+    this.log = [...durable.log];
+    this.commit = durable.base.index;
+    this.#saved = this.lastIndex;
+    this.#random = random;
+    this.#restartElection(nowMs);
+  }
+
+  get lastIndex(): number {
+    return this.base.index + this.log.length;
+  }
+  get lastTerm(): number {
+    return this.log.at(-1)?.term ?? this.base.term;
+  }
+  /** The nodes as of the latest entry that says so, committed or not. */
+  get members(): readonly number[] {
+    return this.log.findLast((entry) => entry.members !== undefined)?.members ?? this.base.members;
+  }
+  get majority(): number {
+    return Math.floor(this.members.length / 2) + 1;
+  }
+
+  entry(index: number): E | undefined {
+    return this.log[index - this.base.index - 1];
+  }
+  /** Undefined where it is not known, or not any more. */
+  termAt(index: number): number | undefined {
+    return index === this.base.index ? this.base.term : this.entry(index)?.term;
+  }
+
+  /** Messages to be sent, once the state is saved. */
+  takeOutput(): Outgoing<E>[] {
+    return this.#output.splice(0);
+  }
+  /** Entries that were cut off the log: they were never committed, and another master's stand in their place. */
+  takeCut(): E[] {
+    return this.#cut.splice(0);
+  }
+
+  /** Time has passed. */
+  tick(nowMs: number): void {
+    if (this.role === "master") {
+      const heard = this.members.filter(
+        (id) => id === this.id || nowMs - (this.followers.get(id)?.heardMs ?? nowMs) < ELECTION_MAX_MS,
+      );
+      const isRemoved = !this.members.includes(this.id) && this.mayChangeMembers;
+      if (heard.length < this.majority || isRemoved) return this.#stepDown(this.term, nowMs, 0);
+      if (nowMs >= this.#heartbeatMs) this.#appendToAll(nowMs, true);
+      return;
+    }
+    if (nowMs >= this.#electionMs && this.members.includes(this.id)) this.#campaign(nowMs, true);
+  }
+
+  /** A master's new entry, made for its term; its index, or undefined where this is not the master. */
+  propose(make: (term: number) => E, nowMs: number): number | undefined {
+    if (this.role !== "master") return undefined;
+    this.log.push(make(this.term));
+    this.#appendToAll(nowMs, false);
+    return this.lastIndex;
+  }
+
+  /** One change of members at a time, and none before an entry of this term is committed (thesis, §4.1 and its erratum). */
+  get mayChangeMembers(): boolean {
+    const last = this.log.findLastIndex((entry) => entry.members !== undefined);
+    const isSettled = last < 0 || this.base.index + last + 1 <= this.commit;
+    return this.role === "master" && isSettled && this.termAt(this.commit) === this.term;
+  }
+
+  /** The log is on disk up to this entry, of this term: it may have been replaced since. */
+  saved(index: number, term: number): void {
+    if (this.termAt(index) === term) this.#saved = Math.max(this.#saved, index);
+    if (this.role === "master") this.#advance();
+  }
+
+  /** How many other nodes are known to have this entry on disk. */
+  holders(index: number): number {
+    return [...this.followers].filter(([id, { match }]) => this.members.includes(id) && match >= index).length;
+  }
+
+  /** Forgets entries up to `index`, which must be applied. */
+  compact(index: number): void {
+    const term = this.termAt(index);
+    if (index <= this.base.index || index > this.commit || term === undefined) return;
+    const kept = index - this.base.index;
+    const members = this.log.slice(0, kept).findLast((entry) => entry.members)?.members ?? this.base.members;
+    this.base = { index, term, members };
+    this.log.splice(0, kept);
+  }
+
+  /** The whole was copied from the master, as of `base`. */
+  install(base: Base): void {
+    if (base.index <= this.commit) return;
+    if (this.termAt(base.index) === base.term) this.log.splice(0, base.index - this.base.index);
+    else this.#cut.push(...this.log.splice(0));
+    this.base = base;
+    this.commit = base.index;
+    this.#saved = Math.min(this.#saved, this.lastIndex);
+    if (this.master > 0) this.#send(this.master, { kind: "acknowledge", accepted: true, match: base.index });
+  }
+
+  receive(message: Message<E>, nowMs: number): void {
+    if (message.kind === "candidate") return this.#onCandidate(message, nowMs);
+    // A vote on trial names a term that nobody has begun.
+    const isTrial = message.kind === "vote" && message.isTrial && message.granted;
+    if (message.term > this.term && !isTrial)
+      this.#stepDown(message.term, nowMs, message.kind === "append" ? message.from : 0);
+    switch (message.kind) {
+      case "vote":
+        return this.#onVote(message, nowMs);
+      case "append":
+      case "copy":
+        return this.#onMaster(message, nowMs);
+      case "acknowledge":
+        return this.#onAcknowledge(message, nowMs);
+    }
+  }
+
+  #onCandidate(message: Extract<Message<E>, { kind: "candidate" }>, nowMs: number): void {
+    const { from, isTrial, lastTerm, lastIndex } = message;
+    const hasMaster = this.role === "master" || nowMs - this.#heardMasterMs < ELECTION_MIN_MS;
+    // Who hears a master lets nobody disturb it; a candidate that is behind in terms only learns of the newer one.
+    if (message.term > this.term && hasMaster) return;
+    if (message.term > this.term && !isTrial) this.#stepDown(message.term, nowMs, 0);
+    const isUpToDate =
+      lastTerm > this.lastTerm || (lastTerm === this.lastTerm && lastIndex >= this.lastIndex);
+    const isFree = isTrial
+      ? message.term > this.term
+      : message.term === this.term && (this.votedFor === 0 || this.votedFor === from);
+    const granted = isUpToDate && isFree;
+    if (granted && !isTrial) {
+      this.votedFor = from;
+      this.#restartElection(nowMs);
+    }
+    const term = granted ? message.term : this.term;
+    this.#output.push({ to: from, message: { kind: "vote", from: this.id, term, granted, isTrial } });
+  }
+
+  #onVote(message: Extract<Message<E>, { kind: "vote" }>, nowMs: number): void {
+    const term = this.#isTrial ? this.term + 1 : this.term;
+    if (this.role !== "candidate" || !message.granted) return;
+    if (message.isTrial !== this.#isTrial || message.term !== term) return;
+    this.#votes.add(message.from);
+    this.#count(nowMs);
+  }
+
+  #onMaster(message: Extract<Message<E>, { kind: "append" | "copy" }>, nowMs: number): void {
+    const { from, term } = message;
+    if (term < this.term) return this.#send(from, { kind: "acknowledge", accepted: false, match: 0 });
+    if (this.role === "master") throw new Error(`two masters in term ${term}: ${from} and ${this.id}`);
+    this.role = "replica";
+    this.master = from;
+    this.#heardMasterMs = nowMs;
+    this.#restartElection(nowMs);
+    if (message.kind === "copy") return;
+    const skipped = Math.max(0, this.base.index - message.prevIndex); // those are committed here
+    const prevIndex = message.prevIndex + skipped;
+    const entries = message.entries.slice(skipped);
+    if (skipped === 0 && this.termAt(prevIndex) !== message.prevTerm) {
+      const match = Math.min(prevIndex - 1, this.lastIndex);
+      return this.#send(from, { kind: "acknowledge", accepted: false, match });
+    }
+    if (skipped <= message.entries.length) this.#take(prevIndex, entries);
+    const match = Math.max(this.base.index, message.prevIndex + message.entries.length);
+    this.commit = Math.max(this.commit, Math.min(message.commit, match));
+    this.#send(from, { kind: "acknowledge", accepted: true, match });
+  }
+
+  /** Puts the entries behind `prevIndex`, in place of any that differ. */
+  #take(prevIndex: number, entries: readonly E[]): void {
+    const known = entries.findIndex((entry, i) => this.termAt(prevIndex + 1 + i) !== entry.term);
+    if (known < 0) return;
+    const at = prevIndex + 1 + known;
+    if (at <= this.commit) throw new Error(`entry ${at} is committed and would be replaced`);
+    this.#cut.push(...this.log.splice(at - this.base.index - 1));
+    this.log.push(...entries.slice(known));
+    this.#saved = Math.min(this.#saved, at - 1);
+  }
+
+  #onAcknowledge(message: Extract<Message<E>, { kind: "acknowledge" }>, nowMs: number): void {
+    const follower = this.followers.get(message.from);
+    if (this.role !== "master" || message.term !== this.term || follower === undefined) return;
+    follower.heardMs = nowMs;
+    if (!message.accepted) {
+      follower.next = Math.max(follower.match + 1, Math.min(follower.next - 1, message.match + 1));
+      return this.#appendTo(message.from, follower, nowMs, false);
+    }
+    const hasProgress = message.match > follower.match;
+    follower.match = Math.max(follower.match, message.match);
+    follower.next = Math.max(follower.next, follower.match + 1);
+    if (!hasProgress) return;
+    this.#advance();
+    if (follower.next <= this.lastIndex) this.#appendTo(message.from, follower, nowMs, false);
+  }
+
+  /** An entry of this term that a majority has on disk is committed, and with it all before it (Raft, §5.4.2). */
+  #advance(): void {
+    const before = this.commit;
+    const matches = this.members.map((id) =>
+      id === this.id ? this.#saved : (this.followers.get(id)?.match ?? 0),
+    );
+    const held = matches.toSorted((a, b) => b - a)[this.majority - 1] ?? 0;
+    if (held > this.commit && this.termAt(held) === this.term) this.commit = held;
+    if (this.commit > before) this.#heartbeatMs = 0; // the others learn of it at once
+  }
+
+  #campaign(nowMs: number, isTrial: boolean): void {
+    this.role = "candidate";
+    this.master = 0;
+    this.#isTrial = isTrial;
+    this.#votes.clear();
+    this.#votes.add(this.id);
+    this.#restartElection(nowMs);
+    if (!isTrial) {
+      this.term++;
+      this.votedFor = this.id;
+    }
+    const term = isTrial ? this.term + 1 : this.term;
+    const { id: from, lastIndex, lastTerm } = this;
+    for (const to of this.#others())
+      this.#output.push({ to, message: { kind: "candidate", from, term, lastIndex, lastTerm, isTrial } });
+    this.#count(nowMs);
+  }
+
+  #count(nowMs: number): void {
+    if (this.members.filter((id) => this.#votes.has(id)).length < this.majority) return;
+    if (this.#isTrial) return this.#campaign(nowMs, false);
+    this.role = "master";
+    this.master = this.id;
+    this.followers.clear();
+    this.#appendToAll(nowMs, true);
+  }
+
+  #stepDown(term: number, nowMs: number, master: number): void {
+    if (term > this.term) this.votedFor = 0;
+    this.term = term;
+    this.role = "replica";
+    this.master = master;
+    this.followers.clear();
+    this.#restartElection(nowMs);
+  }
+
+  #restartElection(nowMs: number): void {
+    this.#electionMs = nowMs + ELECTION_MIN_MS + this.#random() * (ELECTION_MAX_MS - ELECTION_MIN_MS);
+  }
+
+  #others(): number[] {
+    return this.members.filter((id) => id !== this.id);
+  }
+
+  #appendToAll(nowMs: number, isHeartbeat: boolean): void {
+    if (isHeartbeat) this.#heartbeatMs = nowMs + HEARTBEAT_MS;
+    for (const id of this.#others()) {
+      let follower = this.followers.get(id);
+      if (follower === undefined) {
+        follower = { next: this.lastIndex + 1, match: 0, heardMs: nowMs, sentMs: nowMs };
+        this.followers.set(id, follower);
+        isHeartbeat = true;
+      }
+      if (follower.next > follower.match + 1 && nowMs - follower.sentMs > RESEND_MS && follower.match > 0)
+        follower.next = follower.match + 1;
+      this.#appendTo(id, follower, nowMs, isHeartbeat);
+    }
+    this.#advance(); // a node alone waits for nobody
+  }
+
+  /** What the node has not been sent yet; a heartbeat goes even when that is nothing, and stands behind what it has. */
+  #appendTo(to: number, follower: Follower, nowMs: number, isHeartbeat: boolean): void {
+    if (follower.next <= this.base.index) return this.#send(to, { kind: "copy" });
+    const { base, commit } = this;
+    const entries = this.#batch(follower.next);
+    if (entries.length === 0 && !isHeartbeat) return;
+    const prevIndex =
+      entries.length > 0 || follower.match <= base.index ? follower.next - 1 : follower.match;
+    const prevTerm = this.termAt(prevIndex) ?? 0;
+    this.#send(to, { kind: "append", prevIndex, prevTerm, entries, commit });
+    if (entries.length > 0) follower.sentMs = nowMs;
+    follower.next += entries.length;
+  }
+
+  #batch(from: number): E[] {
+    const first = from - this.base.index - 1;
+    let sizeBytes = 0;
+    let end = first;
+    while (end < this.log.length && end - first < MAX_ENTRIES && sizeBytes < MAX_BATCH_BYTES)
+      sizeBytes += this.log[end++]?.sizeBytes ?? 0;
+    return this.log.slice(first, end);
+  }
+
+  #send(to: number, body: { kind: string } & Record<string, unknown>): void {
+    this.#output.push({ to, message: { ...body, from: this.id, term: this.term } as unknown as Message<E> });
+  }
+}
