@@ -1,0 +1,176 @@
+/** Makes the directory what the tree says: entry by entry, or as a whole. What is in the way and not ours is set aside. */
+import { createHash } from "node:crypto";
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { decode } from "../../shared/pdu.ts";
+import { type Disk, hasContentOf, looksLike } from "./disk.ts";
+import { type Entry, type Item, isPut, MetadataBody, moveOf, nameOf, parentOf, putOf } from "./protocol.ts";
+import type { Tree } from "./tree.ts";
+
+export const hexOf = (bytes: Buffer): string => bytes.toString("hex");
+/** Where a content lies that has arrived: by its blob's name, or, copied from another node, by its digest. */
+export const stagedAs = (item: Item): string => hexOf(item.blob.length > 0 ? item.blob : item.digest);
+
+/** A content: a file that may be moved into place, or the bytes; undefined where it cannot be had. */
+export type ContentOf = (path: string, item: Item) => Promise<string | Buffer | undefined>;
+
+export interface Folders {
+  stage: string;
+  asideFolder: string;
+}
+
+export class Applier {
+  readonly disk: Disk;
+  tree: Tree;
+  readonly #folders: Folders;
+  readonly #log: (line: string) => void;
+  #asides = 0;
+
+  constructor(disk: Disk, tree: Tree, folders: Folders, log: (line: string) => void) {
+    this.disk = disk;
+    this.tree = tree;
+    this.#folders = folders;
+    this.#log = log;
+  }
+
+  /** The staged content of an item, if it is there. */
+  staged(item: Item): string | undefined {
+    const path = join(this.#folders.stage, stagedAs(item));
+    return existsSync(path) ? path : undefined;
+  }
+
+  /**
+   * Carries out a committed entry, in the directory and in the tree. One that was carried out before, in whole or in
+   * part, may come again. `isOurs`: the change was seen in this very directory, and may have been overtaken there.
+   */
+  apply(entry: Entry, isOurs: boolean): void {
+    const { path, action } = entry;
+    if (isPut(entry)) this.#put(entry, isOurs);
+    if (action === "delete") this.#delete(path, isOurs);
+    if (action === "move") this.#move(path, moveOf(entry), isOurs);
+    const item = this.tree.get(path);
+    const found = this.disk.find(path);
+    if (action === "metadata" && item && found?.kind === item.kind && !isOurs)
+      this.disk.setMetadata(path, { ...item, ...decode(MetadataBody, entry.body) });
+    this.tree.apply(entry);
+    if (isOurs) return;
+    if (isPut(entry) || action === "delete" || action === "move") this.#restoreTime(parentOf(path));
+    if (action === "move") this.#restoreTime(parentOf(moveOf(entry)));
+  }
+
+  #put(entry: Entry, isOurs: boolean): void {
+    const { path } = entry;
+    const { item, content } = putOf(entry);
+    const before = this.tree.get(path);
+    const found = this.disk.find(path);
+    const staged = item.kind === "file" && item.blob.length > 0 ? this.staged(item) : undefined;
+    const isThere = hasContentOf(found, item) && (isOurs || item.kind !== "file" || item.blob.length > 0);
+    if (isOurs || (isThere && staged === undefined)) {
+      if (staged !== undefined) rmSync(staged);
+      if (!isOurs) this.disk.setMetadata(path, item);
+      return;
+    }
+    if (this.tree.get(parentOf(path))?.kind !== "directory") return;
+    this.#makeRoom(path, before, item);
+    if (item.kind === "file" && item.blob.length > 0 && staged === undefined)
+      return this.#log(`the content of ${JSON.stringify(path)} is not here`);
+    this.disk.put(path, item, staged ?? content);
+  }
+
+  /** What is at the path and is neither what was known nor what comes is kept; a directory that becomes a file goes. */
+  #makeRoom(path: string, before: Item | undefined, after: Item | undefined): void {
+    const found = this.disk.find(path);
+    if (found === undefined) return;
+    const isKnown = before !== undefined && hasContentOf(found, before);
+    if (!isKnown && !(after && hasContentOf(found, after))) return this.setAside(path);
+    if (before?.kind === "directory" && after?.kind !== "directory") this.#delete(path, false);
+  }
+
+  #delete(path: string, isOurs: boolean): void {
+    if (isOurs || path === "") return;
+    for (const [below, item] of [...this.tree.walk(path)].reverse()) {
+      const found = this.disk.find(below);
+      if (found === undefined) continue;
+      if (!hasContentOf(found, item) || !this.disk.remove(below)) this.setAside(below);
+    }
+  }
+
+  #move(from: string, to: string, isOurs: boolean): void {
+    const item = this.tree.get(from);
+    if (isOurs || item === undefined || !hasContentOf(this.disk.find(from), item)) return; // it was carried out before
+    if (this.disk.find(to) !== undefined) {
+      this.#makeRoom(to, this.tree.get(to), item);
+      if (this.disk.find(to)?.kind === "directory") this.#delete(to, false);
+    }
+    this.disk.move(from, to);
+  }
+
+  #restoreTime(path: string): void {
+    const item = this.tree.get(path);
+    if (item && this.disk.find(path)?.kind === "directory") this.disk.setMetadata(path, item);
+  }
+
+  /** Takes what is at the path out of the directory, and says so. */
+  setAside(path: string): void {
+    const name = `${new Date().toISOString().replaceAll(":", "-")}-${this.#asides++}-${nameOf(path)}`;
+    this.disk.takeOut(path, join(this.#folders.asideFolder, name.slice(0, 200)));
+    this.#log(`set aside ${JSON.stringify(path)}, which was not the file system's: ${join(this.#folders.asideFolder, name)}`);
+  }
+
+  /**
+   * Makes the whole directory what `tree` says, which becomes the tree. Contents are at hand before anything is
+   * taken away, so that a crash in between loses none. Paths whose content cannot be had are returned, and left.
+   */
+  async mend(tree: Tree, contentOf: ContentOf, isSuspect: (path: string) => boolean = () => false): Promise<string[]> {
+    const before = this.tree;
+    const missing: string[] = [];
+    for (const [path, item] of [...tree.walk("")]) {
+      const found = this.disk.find(path);
+      const isSame = before.get(path)?.digest.equals(item.digest) ?? false;
+      const isRight = hasContentOf(found, item) && (item.kind !== "file" || (isSame && !isSuspect(path)));
+      if (isRight) {
+        if (!looksLike(found, item) && item.kind !== "directory") this.disk.setMetadata(path, item);
+        continue;
+      }
+      if (item.kind === "file" && hasContentOf(found, item) && (await digestOf(this.disk, path))?.equals(item.digest)) {
+        this.disk.setMetadata(path, item);
+        continue;
+      }
+      const content = item.kind === "file" ? await contentOf(path, item) : undefined;
+      if (item.kind === "file" && content === undefined) {
+        missing.push(path);
+        continue;
+      }
+      const isTorn = isSuspect(path) && found?.kind === item.kind;
+      if (!isTorn) this.#makeRoom(path, before.get(path), item);
+      this.disk.put(path, item, content);
+    }
+    await this.#removeOthers(tree, before);
+    this.tree = tree;
+    for (const [path, item] of [...tree.walk("")].reverse())
+      if (item.kind === "directory" && this.disk.find(path)?.kind === "directory") this.disk.setMetadata(path, item);
+    return missing;
+  }
+
+  /** What the new tree does not have: what the old one had is deleted there, the rest is nobody's. */
+  async #removeOthers(tree: Tree, before: Tree): Promise<void> {
+    const others: string[] = [];
+    for await (const [path, found] of this.disk.walk()) if (!tree.get(path) && found.kind !== "other") others.push(path);
+    for (const path of others.reverse()) {
+      const found = this.disk.find(path);
+      if (found === undefined) continue;
+      const item = before.get(path);
+      const isKnown = item !== undefined && hasContentOf(found, item);
+      if (!isKnown || !this.disk.remove(path)) this.setAside(path);
+    }
+  }
+}
+
+/** SHA-256 of a file's content, read in pieces; undefined where it is none. */
+export async function digestOf(disk: Disk, path: string): Promise<Buffer | undefined> {
+  if (disk.find(path)?.kind !== "file") return undefined;
+  const hash = createHash("sha256");
+  await using file = await disk.open(path);
+  for await (const chunk of file.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 })) hash.update(chunk);
+  return hash.digest();
+}

@@ -1,0 +1,250 @@
+/** The contents of files: where they lie on this node, and how they come from the master. */
+import { createHash } from "node:crypto";
+import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
+import type { Connection } from "../../shared/connection.ts";
+import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { decode, encode } from "../../shared/pdu.ts";
+import { hexOf, stagedAs } from "./apply.ts";
+import type { Base } from "./consensus.ts";
+import { hasContentOf } from "./disk.ts";
+import { dial, nextFrame } from "./link.ts";
+import type { ReplicaNode } from "./node.ts";
+import {
+  CHUNK_BYTES,
+  checkPath,
+  type Entry,
+  Fetch,
+  frame,
+  Item,
+  isPut,
+  nameOf,
+  putOf,
+  Result,
+  State,
+} from "./protocol.ts";
+import { type Tree, treeOf } from "./tree.ts";
+
+const STALL_MS = 10_000;
+
+export class Contents {
+  readonly #node: ReplicaNode;
+  readonly #fetching = new Map<string, Promise<boolean>>();
+  #connection: { to: number; connection: Connection } | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(node: ReplicaNode) {
+    this.#node = node;
+  }
+
+  #staged = (name: string) => join(this.#node.store.stage, name);
+
+  /** Is all of the entry here? */
+  has(entry: Entry): boolean {
+    if (!isPut(entry)) return true;
+    const { item } = putOf(entry);
+    return item.blob.length === 0 || existsSync(this.#staged(stagedAs(item)));
+  }
+
+  /** Gets what a new entry of the master's refers to; false where it cannot be had, or is already on its way. */
+  async fetchFor(entry: Entry, from: number): Promise<boolean> {
+    const { item } = putOf(entry);
+    const name = stagedAs(item);
+    if (this.#fetching.has(name)) return false;
+    const fetching = this.#fetch(entry.path, item, from);
+    this.#fetching.set(name, fetching);
+    return fetching.finally(() => this.#fetching.delete(name));
+  }
+
+  /** A content that is on this node: in the log, staged, or at another path. */
+  async here(_path: string, item: Item): Promise<string | Buffer | undefined> {
+    const { core, applier, disk } = this.#node;
+    for (const entry of core.log) {
+      if (!isPut(entry)) continue;
+      const put = putOf(entry);
+      if (put.item.blob.length === 0 && put.item.digest.equals(item.digest)) return put.content;
+    }
+    for (const name of [hexOf(item.blob), hexOf(item.digest)])
+      if (name !== "" && existsSync(this.#staged(name))) return this.#staged(name);
+    for (const [path, other] of applier.tree.items) {
+      if (other.kind !== "file" || !other.digest.equals(item.digest)) continue;
+      if (hasContentOf(disk.find(path), other)) return this.#copyOut(path, item);
+    }
+    return undefined;
+  }
+
+  /** The same, else from the master. */
+  async find(path: string, item: Item): Promise<string | Buffer | undefined> {
+    const here = await this.here(path, item);
+    if (here !== undefined) return here;
+    const { master } = this.#node.core;
+    if (master === 0 || master === this.#node.id || !(await this.#fetch(path, item, master))) return undefined;
+    return this.#staged(stagedAs(item));
+  }
+
+  /** A copy of a file of the directory; undefined where its content is not what was wanted. */
+  async #copyOut(path: string, item: Item): Promise<string | undefined> {
+    const to = this.#node.disk.aside();
+    const { digest } = await snapshotFile(await this.#node.disk.open(path), to);
+    if (digest.equals(item.digest)) return to;
+    rmSync(to);
+    return undefined;
+  }
+
+  /** One request at a time, on one connection that is kept. */
+  async #ask<T>(from: number, request: Buffer, read: (connection: Connection) => Promise<T>): Promise<T | undefined> {
+    const before = this.#turn;
+    const asked = (async () => {
+      await before;
+      try {
+        const connection = await this.#connect(from);
+        await connection.write(request);
+        return await read(connection);
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        this.#node.options.debug(`cannot get from node ${from}: ${explain(error)}`);
+        this.#connection?.connection.destroy();
+        this.#connection = undefined;
+        return undefined;
+      }
+    })();
+    this.#turn = asked.catch(() => {});
+    return asked;
+  }
+
+  async #connect(to: number): Promise<Connection> {
+    if (this.#connection?.to === to && !this.#connection.connection.closed) return this.#connection.connection;
+    this.#connection?.connection.destroy();
+    const member = this.#node.addressOf(to);
+    if (member === undefined) throw new Failure(`node ${to} is not known`);
+    const { secret, signal } = this.#node.options;
+    const cluster = Buffer.from(this.#node.store.identity?.cluster ?? "", "hex");
+    const { host, port } = member;
+    const { connection } = await dial({ host, port, secret, id: this.#node.id, cluster, signal });
+    connection.timeoutMs = STALL_MS;
+    signal.addEventListener("abort", () => connection.destroy(), { once: true });
+    this.#connection = { to, connection };
+    return connection;
+  }
+
+  async #fetch(path: string, item: Item, from: number): Promise<boolean> {
+    const to = this.#staged(stagedAs(item));
+    if (existsSync(to)) return true;
+    const request = frame(this.#node.id, "fetch", path, encode(Fetch, item));
+    const isHere = await this.#ask(from, request, async (connection) => {
+      const aside = this.#node.disk.aside();
+      const { digest, problem } = await receiveFile(connection, aside, this.#node.options.isSynchronous);
+      if (problem === undefined && digest.equals(item.digest)) {
+        renameSync(aside, to);
+        return true;
+      }
+      rmSync(aside);
+      this.#node.options.debug(`${JSON.stringify(path)} cannot be had: ${problem ?? "it is another content"}`);
+      return false;
+    });
+    return isHere ?? false;
+  }
+
+  /** The master's tree, with every content that is not here fetched; undefined where it could not be had. */
+  async copyTree(): Promise<{ base: Base; tree: Tree; fetched: number } | undefined> {
+    const { core, disk, applier } = this.#node;
+    const from = core.master;
+    const request = frame(this.#node.id, "manifest");
+    const copied = await this.#ask(from, request, (connection) => readManifest(connection));
+    if (copied === undefined) return undefined;
+    const { state, items } = copied;
+    const tree = treeOf(state, items);
+    const members = tree.members.map(({ id }) => id);
+    let fetched = 0;
+    for (const [path, item] of tree.walk("")) {
+      if (item.kind !== "file") continue;
+      const isSame = applier.tree.get(path)?.digest.equals(item.digest) && hasContentOf(disk.find(path), item);
+      if (isSame || (await this.here(path, item)) !== undefined) continue;
+      if (!(await this.#fetch(path, item, from))) return undefined; // it changed meanwhile: a newer manifest will tell
+      fetched++;
+    }
+    return { base: { index: state.index, term: state.term, members }, tree, fetched };
+  }
+
+  /** Opens a content that another node asks for: staged, at its path, or wherever it has been moved since. */
+  async open(path: string, wanted: { blob: Buffer; digest: Buffer }): Promise<FileHandle | undefined> {
+    for (const name of [hexOf(wanted.blob), hexOf(wanted.digest)])
+      if (name !== "" && existsSync(this.#staged(name))) return open(this.#staged(name), "r");
+    const { tree, disk } = this.#node;
+    const isIt = (item: Item | undefined) => item?.kind === "file" && item.digest.equals(wanted.digest);
+    const first: [string, Item | undefined] = [path, tree.get(path)];
+    const found = isIt(first[1]) ? first : [...tree.items].find(([, item]) => isIt(item));
+    if (found?.[1] === undefined || !hasContentOf(disk.find(found[0]), found[1])) return undefined;
+    return disk.open(found[0]);
+  }
+
+  /** Keeps the content of an entry that is cut off, beside the directory; the file's path. */
+  keep(entry: Entry): string | undefined {
+    const { item, content } = putOf(entry);
+    if (item.kind !== "file") return undefined;
+    const name = `${new Date().toISOString().replaceAll(":", "-")}-term${entry.term}-${nameOf(entry.path)}`;
+    const to = join(this.#node.store.asideFolder, name.slice(0, 200));
+    const staged = this.#staged(stagedAs(item));
+    if (item.blob.length === 0) writeFileSync(to, content);
+    else if (existsSync(staged)) renameSync(staged, to);
+    else return undefined;
+    return to;
+  }
+}
+
+/** Copies an open file, and closes it; its size and digest as they were copied. */
+export async function snapshotFile(from: FileHandle, to: string): Promise<{ digest: Buffer; sizeBytes: number }> {
+  const hash = createHash("sha256");
+  const file = await open(to, "wx", 0o600);
+  let sizeBytes = 0;
+  try {
+    const buffer = Buffer.allocUnsafe(4 * CHUNK_BYTES);
+    while (true) {
+      const { bytesRead } = await from.read(buffer, 0, buffer.length, sizeBytes);
+      if (bytesRead === 0) break;
+      const chunk = buffer.subarray(0, bytesRead);
+      hash.update(chunk);
+      await file.write(chunk);
+      sizeBytes += bytesRead;
+    }
+  } finally {
+    await Promise.all([file.close(), from.close()]);
+  }
+  return { digest: hash.digest(), sizeBytes };
+}
+
+/** Takes chunks up to the result into a new file, which is on disk when this resolves. */
+export async function receiveFile(
+  connection: Connection,
+  to: string,
+  isSynchronous: boolean,
+): Promise<{ digest: Buffer; problem?: string }> {
+  const hash = createHash("sha256");
+  await using file = await open(to, "wx", 0o600);
+  while (true) {
+    const { action, data } = await nextFrame(connection);
+    if (action === "result") {
+      if (isSynchronous) await file.sync();
+      const { outcome, text } = decode(Result, data);
+      return { digest: hash.digest(), ...(outcome === "done" ? {} : { problem: text }) };
+    }
+    if (action !== "chunk") throw new Failure(`${action} came in place of chunk`);
+    hash.update(data);
+    await file.write(data);
+  }
+}
+
+export async function readManifest(connection: Connection): Promise<{ state: State; items: [string, Item][] }> {
+  const first = await nextFrame(connection);
+  if (first.action !== "manifest") throw new Failure(decode(Result, first.data).text);
+  const state = decode(State, first.data);
+  const items: [string, Item][] = [];
+  while (true) {
+    const { action, path, data } = await nextFrame(connection);
+    if (action === "result") return { state, items };
+    items.push([checkPath(path), copied(decode(Item, data))]);
+  }
+}
+/** The decoded bytes are views of what has arrived, which would be kept with them. */
+const copied = (item: Item): Item => ({ ...item, digest: Buffer.from(item.digest), blob: Buffer.from(item.blob) });

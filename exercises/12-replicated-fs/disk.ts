@@ -1,0 +1,218 @@
+/**
+ * The directory itself. No path leaves it, whatever links other programs put there meanwhile: on Linux each name on the
+ * way is opened as a directory and no link (what openat(2) with O_NOFOLLOW is for), and work is done relative to that
+ * descriptor; elsewhere the way is looked at first.
+ */
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  existsSync,
+  fchmodSync,
+  fsyncSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+  type BigIntStats,
+} from "node:fs";
+import { open as openFile, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { Failure } from "../../shared/errors.ts";
+import { type Item, joined, NOTHING, nameOf } from "./protocol.ts";
+
+const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
+const HAS_PROC = existsSync("/proc/self/fd");
+
+/** What is at a path, without its content. */
+export interface Found {
+  kind: Item["kind"] | "other";
+  mode: number;
+  mtimeUs: bigint;
+  sizeBytes: bigint;
+  target: string;
+  inode: bigint;
+}
+
+const secondsOf = (timeUs: bigint) => Number(timeUs) / 1e6;
+const isMissing = (error: unknown) =>
+  ["ENOENT", "ENOTDIR", "ELOOP"].includes((error as NodeJS.ErrnoException).code ?? "");
+
+export class Disk {
+  readonly root: string;
+  /** Where files are written before they are renamed into place: on the same file system. */
+  readonly #asideFolder: string;
+  readonly #rootFd: number;
+  #count = 0;
+
+  constructor(root: string, asideFolder: string) {
+    this.root = root;
+    this.#asideFolder = asideFolder;
+    this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
+  }
+
+  /** Calls `use` with a name for the path that goes through no link; the path's own last name may be one. */
+  #at<T>(path: string, use: (place: string) => T): T {
+    if (path === "") return use(HAS_PROC ? `/proc/self/fd/${this.#rootFd}/.` : this.root);
+    const parents = path.split("/").slice(0, -1);
+    if (!HAS_PROC) {
+      for (let i = 1; i <= parents.length; i++) {
+        const stat = lstatSync(join(this.root, ...parents.slice(0, i)));
+        if (!stat.isDirectory()) throw Object.assign(new Error("not a directory"), { code: "ENOTDIR", syscall: "open" });
+      }
+      return use(join(this.root, path));
+    }
+    let fd = this.#rootFd;
+    try {
+      for (const name of parents) {
+        const next = openSync(`/proc/self/fd/${fd}/${name}`, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        if (fd !== this.#rootFd) closeSync(fd);
+        fd = next;
+      }
+      return use(`/proc/self/fd/${fd}/${nameOf(path)}`);
+    } finally {
+      if (fd !== this.#rootFd) closeSync(fd);
+    }
+  }
+
+  find(path: string): Found | undefined {
+    try {
+      return this.#at(path, (place) => foundOf(lstatSync(place, { bigint: true }), place));
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** The names in a directory; none where it is not one. */
+  names(path: string): string[] {
+    try {
+      return this.#at(path === "" ? "" : `${path}/.`, (place) => readdirSync(place).sort());
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  }
+
+  /** Opens a file for reading; throws `Failure` where it is none. */
+  async open(path: string): Promise<FileHandle> {
+    const handle = await this.#at(path, (place) => openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    if ((await handle.stat()).isFile()) return handle;
+    await handle.close();
+    throw new Failure(`${JSON.stringify(path)} is not a file`);
+  }
+
+  /** A new name for something on its way into the directory, or out of it. */
+  aside(): string {
+    return join(this.#asideFolder, `.new-${process.pid}-${this.#count++}`);
+  }
+
+  /** Puts it in place of what is there; `source` is a file that becomes it, or its content. */
+  put(path: string, item: Item, source: string | Buffer = NOTHING): void {
+    const before = this.find(path);
+    if (item.kind === "directory") {
+      if (before !== undefined && before.kind !== "directory") this.#at(path, unlinkSync);
+      if (before?.kind !== "directory") this.#at(path, (place) => mkdirSync(place));
+      return this.setMetadata(path, item);
+    }
+    if (before?.kind === "directory") this.remove(path);
+    const aside = typeof source === "string" ? source : this.aside();
+    if (item.kind === "link") symlinkSync(item.target, aside);
+    else if (typeof source !== "string") writeFileSync(aside, source, { flag: "wx", mode: 0o600 });
+    if (item.kind === "file") chmodSync(aside, item.mode);
+    lutimesSync(aside, secondsOf(item.mtimeUs), secondsOf(item.mtimeUs));
+    this.#at(path, (place) => renameSync(aside, place));
+  }
+
+  /** Removes a file, a link or an empty directory; false where the directory is not empty. */
+  remove(path: string): boolean {
+    const found = this.find(path);
+    if (found === undefined) return true;
+    try {
+      this.#at(path, found.kind === "directory" ? rmdirSync : unlinkSync);
+      return true;
+    } catch (error) {
+      if (["ENOTEMPTY", "EEXIST"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
+      throw error;
+    }
+  }
+
+  move(from: string, to: string): void {
+    this.#at(from, (source) => this.#at(to, (place) => renameSync(source, place)));
+  }
+
+  /** Takes it out of the directory, to a place beside it. */
+  takeOut(path: string, to: string): void {
+    this.#at(path, (place) => renameSync(place, to));
+  }
+
+  setMetadata(path: string, { mode, mtimeUs, kind }: Pick<Item, "mode" | "mtimeUs" | "kind">): void {
+    this.#at(path, (place) => {
+      const found = lstatSync(place);
+      if (kind !== "link" && !found.isSymbolicLink() && (found.mode & 0o7777) !== mode) {
+        const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+        fchmodSync(fd, mode);
+        closeSync(fd);
+      }
+      lutimesSync(place, secondsOf(mtimeUs), secondsOf(mtimeUs));
+    });
+  }
+
+  /** What was done at the path is on disk when this returns. */
+  sync(path: string): void {
+    const found = this.find(path);
+    if (found?.kind !== "file" && found?.kind !== "directory") return;
+    this.#at(path, (place) => {
+      const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+      fsyncSync(fd);
+      closeSync(fd);
+    });
+  }
+
+  /** Everything in the directory, parents first; gives way to others now and then. */
+  async *walk(path = ""): AsyncGenerator<[string, Found]> {
+    const found = this.find(path);
+    if (found === undefined) return;
+    yield [path, found];
+    if (found.kind !== "directory") return;
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const name of this.names(path)) yield* this.walk(joined(path, name));
+  }
+}
+
+function foundOf(stat: BigIntStats, place: string): Found {
+  const kind = stat.isFile() ? "file" : stat.isDirectory() ? "directory" : stat.isSymbolicLink() ? "link" : "other";
+  return {
+    kind,
+    mode: kind === "link" ? 0 : Number(stat.mode & 0o7777n),
+    mtimeUs: (stat.mtimeNs + 500n) / 1000n,
+    sizeBytes: kind === "file" ? stat.size : 0n,
+    target: kind === "link" ? readlinkSync(place) : "",
+    inode: stat.ino,
+  };
+}
+
+/** Does what is there look like the item? The content is not read: time and size tell, as for rsync. */
+export function looksLike(found: Found | undefined, item: Item | undefined): boolean {
+  if (found === undefined || item === undefined) return found === item;
+  return (
+    found.kind === item.kind &&
+    found.mode === item.mode &&
+    found.mtimeUs === item.mtimeUs &&
+    found.sizeBytes === item.sizeBytes &&
+    found.target === item.target
+  );
+}
+/** The same but for permissions and, of a directory, times: the content need not be written again. */
+export function hasContentOf(found: Found | undefined, item: Item): boolean {
+  if (found?.kind !== item.kind) return false;
+  if (item.kind === "directory") return true;
+  return found.sizeBytes === item.sizeBytes && found.mtimeUs === item.mtimeUs && found.target === item.target;
+}

@@ -1,0 +1,243 @@
+/** Changes that other programs make in the master's directory: seen by chokidar, looked up on the disk, put into the log. */
+import { createHash, randomBytes } from "node:crypto";
+import { readSync } from "node:fs";
+import { join, relative } from "node:path";
+import { type FSWatcher, watch } from "chokidar";
+import { explain, isFailure } from "../../shared/errors.ts";
+import { encode } from "../../shared/pdu.ts";
+import { hexOf } from "./apply.ts";
+import { snapshotFile } from "./contents.ts";
+import { type Found, hasContentOf, looksLike } from "./disk.ts";
+import { Unavailable, type ReplicaNode } from "./node.ts";
+import {
+  type Action,
+  CHUNK_BYTES,
+  type Change,
+  checkPath,
+  INLINE_BYTES,
+  type Item,
+  MetadataBody,
+  MoveBody,
+  NOTHING,
+  PutBody,
+  parentOf,
+  within,
+} from "./protocol.ts";
+import { renameSync, rmSync } from "node:fs";
+
+/** What has gone may come up again under another name: then it was moved. */
+const GONE_MS = 120;
+/** A large file that still grows is copied when it has been quiet for so long. */
+const QUIET_MS = 200;
+/** Against what no notice came of. */
+const RESCAN_MS = 10_000;
+
+export class LocalChanges {
+  readonly #node: ReplicaNode;
+  #watcher: FSWatcher | undefined;
+  #rescan: NodeJS.Timeout | undefined;
+  /** Paths to be looked at, and not before when. */
+  readonly #dirty = new Map<string, number>();
+  /** In the log and not yet applied: looked at again afterwards. */
+  readonly #pending = new Map<string, Action>();
+  /** What has which inode, as far as it was seen. */
+  readonly #inodes = new Map<bigint, string>();
+  readonly #complained = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+  #isOn = false;
+
+  constructor(node: ReplicaNode) {
+    this.#node = node;
+  }
+
+  /** In the disk's queue, when all that the log has is applied. */
+  async start(): Promise<void> {
+    this.#isOn = true;
+    const { disk, log } = { disk: this.#node.disk, log: this.#node.options.log };
+    this.#watcher = watch(disk.root, { followSymlinks: false, ignoreInitial: true, ignorePermissionErrors: true });
+    this.#watcher.on("raw", (_event, name, details) => {
+      const watched = (details as { watchedPath?: string }).watchedPath ?? disk.root;
+      this.#see(watched);
+      if (typeof name === "string") this.#see(join(watched, name));
+    });
+    this.#watcher.on("all", (_event, path) => this.#see(path));
+    this.#watcher.on("error", (error) => log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`));
+    await this.#lookEverywhere();
+    this.#rescan = setInterval(() => {
+      this.#node.inQueue(() => this.#lookEverywhere()).catch(() => {});
+    }, RESCAN_MS);
+  }
+
+  stop(): void {
+    this.#isOn = false;
+    void this.#watcher?.close();
+    clearInterval(this.#rescan);
+    clearTimeout(this.#timer);
+    this.#dirty.clear();
+    this.#pending.clear();
+    this.#inodes.clear();
+  }
+
+  #see(absolute: string): void {
+    const path = relative(this.#node.disk.root, absolute);
+    if (path === ".." || path.startsWith("../")) return;
+    this.#mark(path, 0);
+  }
+
+  #mark(path: string, delayMs: number): void {
+    if (!this.#isOn) return;
+    const atMs = performance.now() + delayMs;
+    this.#dirty.set(path, Math.max(atMs, this.#dirty.get(path) ?? 0));
+    this.#timer ??= setTimeout(() => this.#lookSoon(), Math.max(1, delayMs));
+  }
+
+  #lookSoon(): void {
+    this.#timer = undefined;
+    this.#node.inQueue(() => this.#lookAtDirty()).catch(() => {}); // the node says so
+  }
+
+  async #lookEverywhere(): Promise<void> {
+    const { disk, tree } = this.#node;
+    const seen = new Set<string>();
+    for await (const [path, found] of disk.walk()) {
+      seen.add(path);
+      this.#inodes.set(found.inode, this.#inodes.get(found.inode) ?? path);
+      if (!looksLike(found, tree.get(path))) this.#mark(path, 0);
+    }
+    for (const path of tree.items.keys()) if (!seen.has(path)) this.#mark(path, 0);
+    await this.#lookAtDirty();
+  }
+
+  async #lookAtDirty(): Promise<void> {
+    const nowMs = performance.now();
+    // Parents before children; what has gone last, as it may have been moved.
+    const due = [...this.#dirty].filter(([, atMs]) => atMs <= nowMs).map(([path]) => path).sort();
+    for (const path of due) {
+      if (!this.#isOn || this.#node.tip === undefined) return;
+      this.#dirty.delete(path);
+      try {
+        await this.#look(path);
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        this.#complain(path, explain(error));
+      }
+    }
+    const next = Math.min(...this.#dirty.values());
+    if (Number.isFinite(next) && this.#timer === undefined)
+      this.#timer = setTimeout(() => this.#lookSoon(), Math.max(1, next - performance.now()));
+  }
+
+  #complain(path: string, why: string): void {
+    if (this.#complained.has(path)) return;
+    this.#complained.add(path);
+    this.#node.options.log(`${JSON.stringify(path)} is not replicated: ${why}`);
+  }
+
+  async #look(path: string): Promise<void> {
+    const { disk, tree } = this.#node;
+    if (this.#isPending(path)) return this.#mark(path, 20);
+    checkPath(path);
+    if (path.includes("\ufffd")) return this.#complain(path, "its name is not UTF-8");
+    const found = disk.find(path);
+    const item = tree.get(path);
+    if (looksLike(found, item)) return void (found && this.#inodes.set(found.inode, path));
+    if (found === undefined) return this.#gone(path);
+    if (found.kind === "other") return this.#complain(path, "it is neither a file, a directory nor a link");
+    if (path !== "" && tree.get(parentOf(path))?.kind !== "directory") return this.#mark(parentOf(path), 0);
+    const from = item === undefined ? this.#movedFrom(path, found) : undefined;
+    this.#inodes.set(found.inode, path);
+    if (from !== undefined) return this.#propose("move", from, encode(MoveBody, { to: path }), path);
+    if (item !== undefined && hasContentOf(found, item)) {
+      const body = encode(MetadataBody, { mode: found.mode, mtimeUs: found.mtimeUs });
+      return this.#propose("metadata", path, body);
+    }
+    return this.#put(path, found, item);
+  }
+
+  /** A change of the path, or one that makes, moves or removes a directory above it, is not applied yet. */
+  #isPending(path: string): boolean {
+    if (this.#pending.get(path)) return true;
+    for (let above = parentOf(path); above !== ""; above = parentOf(above))
+      if (["mkdir", "move", "delete"].includes(this.#pending.get(above) ?? "")) return true;
+    return false;
+  }
+
+  readonly #goneAt = new Map<string, number>();
+  #gone(path: string): void {
+    const sinceMs = this.#goneAt.get(path);
+    const nowMs = performance.now();
+    if (sinceMs === undefined || nowMs - sinceMs < GONE_MS) {
+      if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
+      return this.#mark(path, GONE_MS);
+    }
+    this.#goneAt.delete(path);
+    this.#propose("delete", path, NOTHING);
+  }
+
+  /** The path that had this inode, and is no more: a rename moves, it does not copy. */
+  #movedFrom(path: string, found: Found): string | undefined {
+    const { disk, tree } = this.#node;
+    const from = this.#inodes.get(found.inode);
+    if (from === undefined || from === path || disk.find(from) !== undefined) return undefined;
+    const item = tree.get(from);
+    const isIt = item !== undefined && hasContentOf(found, item) && !within(from, path);
+    if (!isIt || this.#pending.has(from)) return undefined;
+    this.#goneAt.delete(from);
+    return from;
+  }
+
+  async #put(path: string, found: Found, before: Item | undefined): Promise<void> {
+    const action = found.kind === "directory" ? "mkdir" : before === undefined ? "add" : "modify";
+    const item: Item = { ...found, kind: found.kind as Item["kind"], digest: NOTHING, blob: NOTHING };
+    if (found.kind !== "file") {
+      this.#propose(action, path, encode(PutBody, { item, content: NOTHING }));
+      if (found.kind === "directory") for (const name of this.#node.disk.names(path)) this.#mark(`${path}/${name}`, 0);
+      return;
+    }
+    const content = found.sizeBytes > INLINE_BYTES ? await this.#stage(path, found, item) : await this.#read(path);
+    if (content === undefined || !looksLike(this.#node.disk.find(path), { ...item })) return this.#mark(path, 20);
+    if (item.blob.length === 0) item.digest = createHash("sha256").update(content).digest();
+    this.#propose(action, path, encode(PutBody, { item, content }));
+  }
+
+  async #read(path: string): Promise<Buffer> {
+    await using file = await this.#node.disk.open(path);
+    const buffer = Buffer.allocUnsafe(INLINE_BYTES + 1);
+    return buffer.subarray(0, readSync(file.fd, buffer));
+  }
+
+  /** Copies a large file aside, as it may change while the others fetch it; sets the item's blob and digest. */
+  async #stage(path: string, found: Found, item: Item): Promise<Buffer | undefined> {
+    const ageMs = Date.now() - Number(found.mtimeUs / 1000n);
+    if (ageMs >= 0 && ageMs < QUIET_MS && found.sizeBytes > 4 * CHUNK_BYTES) return void this.#mark(path, QUIET_MS);
+    const { disk, store } = this.#node;
+    const aside = disk.aside();
+    const { digest } = await snapshotFile(await disk.open(path), aside);
+    if (!looksLike(disk.find(path), item)) {
+      rmSync(aside);
+      return undefined;
+    }
+    item.blob = randomBytes(16);
+    item.digest = digest;
+    renameSync(aside, join(store.stage, hexOf(item.blob)));
+    return NOTHING;
+  }
+
+  /** Nobody waits for it: what comes of it is seen when the path is looked at again. */
+  #propose(action: Action, path: string, body: Buffer, alsoPending = path): void {
+    const { disk } = this.#node;
+    const timeUs = disk.find(parentOf(path))?.mtimeUs ?? 0n;
+    const change: Change = { action, path, body, timeUs };
+    const paths = [path, alsoPending];
+    for (const one of paths) this.#pending.set(one, action);
+    this.#node
+      .write(change, true)
+      .catch((error) => {
+        if (!(error instanceof Unavailable)) throw error;
+      })
+      .finally(() => {
+        for (const one of paths) this.#pending.delete(one);
+        for (const one of [...paths, parentOf(path), parentOf(alsoPending)]) this.#mark(one, 0);
+      });
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * The replicated file system's protocol: one frame (the assignment's), what its data mean by its action, and which paths
+ * may be named. The README is the specification.
+ */
+import type { Dissector } from "../../shared/describe.ts";
+import { Failure } from "../../shared/errors.ts";
+import {
+  bytes,
+  decode,
+  encode,
+  enumOf,
+  fixedBytes,
+  restBytes,
+  struct,
+  text,
+  u8,
+  u16,
+  u32,
+  u64,
+  type ValueOf,
+} from "../../shared/pdu.ts";
+
+export const PORT = 11_200;
+export const MAX_PATH_BYTES = 4096;
+export const CHUNK_BYTES = 256 * 1024;
+/** A file up to this size travels, and is kept, in the log's entry itself. */
+export const INLINE_BYTES = 64 * 1024;
+export const MAX_DATA_BYTES = 1024 * 1024;
+export const MAX_FRAME_BYTES = MAX_DATA_BYTES + MAX_PATH_BYTES + 16;
+/** Before somebody has proved to know the secret. */
+export const MAX_STRANGER_BYTES = 256;
+export const NONCE_BYTES = 32;
+export const REQUEST_BYTES = 8;
+
+export const ACTIONS = {
+  register: 0,
+  remote: 1,
+  copy: 2,
+  add: 3,
+  delete: 4,
+  modify: 5,
+  chunk: 6,
+  mkdir: 7,
+  move: 8,
+  metadata: 9,
+  members: 10,
+  begin: 11,
+  heartbeat: 12,
+  acknowledge: 13,
+  candidate: 14,
+  vote: 15,
+  manifest: 16,
+  digest: 17,
+  fetch: 18,
+  challenge: 19,
+  proof: 20,
+  result: 21,
+} as const;
+export type Action = keyof typeof ACTIONS;
+
+export const Frame = struct("Frame", {
+  idNode: [u32, "the node that sends it; 0 is a client, or a node that has no id yet"],
+  action: [enumOf(u32, ACTIONS), "what it is"],
+  path: [text(u32, MAX_PATH_BYTES), "relative to the directory, names separated by /; empty is the directory itself"],
+  data: [bytes(u32, MAX_DATA_BYTES), "by the action"],
+});
+export type Frame = ValueOf<typeof Frame>;
+
+/** What lies at a path. */
+export const Item = struct("Item", {
+  kind: [enumOf(u8, { file: 1, directory: 2, link: 3 }), "what it is"],
+  mode: [u16, "permissions, the lower twelve bits; 0 for a link"],
+  mtimeUs: [u64, "last modified, microseconds since 1970"],
+  sizeBytes: [u64, "of a file; 0 for others"],
+  digest: [bytes(u8, 32), "SHA-256 of a file's content; empty for others"],
+  blob: [bytes(u8, 16), "names the content where it travels apart; empty where it is in the entry"],
+  target: [text(u16, MAX_PATH_BYTES), "where a link points"],
+});
+export type Item = ValueOf<typeof Item>;
+
+export const EntryData = struct("EntryData", {
+  term: [u32, "of the master that made the entry"],
+  timeUs: [u64, "when; becomes the modification time of the directory that it changes"],
+  request: [fixedBytes(REQUEST_BYTES), "of the client, chosen at random; zeros: a change on the master's disk"],
+  body: [restBytes, "by the action"],
+});
+/** add, modify, mkdir */
+export const PutBody = struct("PutBody", {
+  item: [Item, "what lies there now"],
+  content: [restBytes, "of a file of at most 64 KiB"],
+});
+export const MoveBody = struct("MoveBody", { to: [text(u32, MAX_PATH_BYTES), "its new path"] });
+export const MetadataBody = struct("MetadataBody", {
+  mode: [u16, "permissions"],
+  mtimeUs: [u64, "last modified, microseconds since 1970"],
+});
+export const Member = struct("Member", {
+  id: [u32, "of the node"],
+  uid: [fixedBytes(16), "made with the node's state: who has lost its state is another node"],
+  host: [text(u8), "where the others reach it"],
+  port: [u16, "where the others reach it"],
+});
+export type Member = ValueOf<typeof Member>;
+
+export const Heartbeat = struct("Heartbeat", {
+  term: [u32, "of the master"],
+  prevIndex: [u32, "the entry before those that follow"],
+  prevTerm: [u32, "its term"],
+  commit: [u32, "the last committed entry"],
+  count: [u16, "entries that follow, a frame each"],
+});
+export const Acknowledge = struct("Acknowledge", {
+  term: [u32, "of the sender"],
+  accepted: [u8, "1, or 0: the entry before is not there"],
+  match: [u32, "on disk up to this entry; or, refused, where to look"],
+});
+export const Candidate = struct("Candidate", {
+  term: [u32, "that it would begin"],
+  lastIndex: [u32, "its last entry"],
+  lastTerm: [u32, "and that one's term"],
+  isTrial: [u8, "1: only asks what the answer would be"],
+});
+export const Vote = struct("Vote", {
+  term: [u32, "the candidate's if granted, else the sender's"],
+  granted: [u8, "1 or 0"],
+  isTrial: [u8, "as in the question"],
+});
+export const Copy = struct("Copy", { term: [u32, "of the master"] });
+export const State = struct("State", {
+  index: [u32, "the last entry that this state contains"],
+  term: [u32, "its term"],
+  highestId: [u32, "that a node has had"],
+  members: [bytes(u32), "Member, one after the other"],
+  requests: [bytes(u32), "the latest requests that were carried out, 8 octets each"],
+});
+export type State = ValueOf<typeof State>;
+export const Fetch = struct("Fetch", {
+  blob: [bytes(u8, 16), "of the content"],
+  digest: [bytes(u8, 32), "of the content"],
+});
+export const Challenge = struct("Challenge", {
+  nonce: [fixedBytes(NONCE_BYTES), "never the same"],
+  cluster: [fixedBytes(16), "which file system this is"],
+});
+export const Proof = struct("Proof", {
+  nonce: [fixedBytes(NONCE_BYTES), "never the same"],
+  mac: [fixedBytes(32), "HMAC-SHA-256 under the secret: see Authentication"],
+});
+export const Registration = struct("Registration", {
+  uid: [fixedBytes(16), "of the node's state"],
+  host: [text(u8), "where the others reach it"],
+  port: [u16, "where the others reach it"],
+});
+
+export const OPERATIONS = {
+  stat: 1,
+  list: 2,
+  walk: 3,
+  read: 4,
+  write: 5,
+  mkdir: 6,
+  remove: 7,
+  rmdir: 8,
+  move: 9,
+  copy: 10,
+  touch: 11,
+  df: 12,
+  nodes: 13,
+  forget: 14,
+} as const;
+export type Operation = keyof typeof OPERATIONS;
+export const Command = struct("Command", {
+  operation: [enumOf(u8, OPERATIONS), "what to do"],
+  recursive: [u8, "1: with all below; of mkdir: with all above"],
+  mode: [u16, "permissions of what is written"],
+  request: [fixedBytes(REQUEST_BYTES), "chosen at random; the same again when it is repeated"],
+  to: [text(u32, MAX_PATH_BYTES), "of move and copy: the new path; of forget: the node's id"],
+});
+export type Command = ValueOf<typeof Command>;
+export const Result = struct("Result", {
+  outcome: [enumOf(u8, { done: 0, failed: 1, elsewhere: 2, unavailable: 3 }), "elsewhere: text is the master's address"],
+  text: [text(u32), "the answer, or why not"],
+});
+export type Result = ValueOf<typeof Result>;
+
+export const NOTHING = Buffer.alloc(0);
+export const NO_REQUEST = Buffer.alloc(REQUEST_BYTES);
+
+export const frame = (idNode: number, action: Action, path = "", data: Buffer = NOTHING): Buffer =>
+  encode(Frame, { idNode, action, path, data });
+
+/** Values one after the other. */
+export function decodeAll<T>(codec: { read: (from: { bytes: Buffer; at: number }) => T }, all: Buffer): T[] {
+  const from = { bytes: all, at: 0 };
+  const values: T[] = [];
+  while (from.at < all.length) values.push(codec.read(from));
+  return values;
+}
+export const encodeMembers = (members: readonly Member[]): Buffer =>
+  Buffer.concat(members.map((member) => encode(Member, member)));
+
+/** An entry of the log: the change it is, as it travels and as it is kept. */
+export interface Entry {
+  readonly term: number;
+  readonly action: Action;
+  readonly path: string;
+  readonly timeUs: bigint;
+  readonly request: Buffer;
+  readonly body: Buffer;
+  readonly sizeBytes: number;
+  readonly members?: readonly number[];
+  readonly nodes?: readonly Member[];
+}
+export type Change = Pick<Entry, "action" | "path" | "timeUs" | "body"> & { request?: Buffer };
+
+const CHANGES: readonly Action[] = ["add", "delete", "modify", "mkdir", "move", "metadata", "members", "begin"];
+
+export function entryOf(term: number, { action, path, timeUs, body, request = NO_REQUEST }: Change): Entry {
+  const nodes = action === "members" ? decodeAll(Member, body) : undefined;
+  const members = nodes && { nodes, members: nodes.map(({ id }) => id) };
+  return { term, action, path, timeUs, request, body, sizeBytes: body.length + path.length + 64, ...members };
+}
+export function encodeEntry({ action, path, ...entry }: Entry): Buffer {
+  return frame(0, action, path, encode(EntryData, entry));
+}
+/** Throws `PduError` or `Failure` where the frame is no entry, or names a path that nobody may. */
+export function decodeEntry({ action, path, data }: Frame): Entry {
+  if (!CHANGES.includes(action)) throw new Failure(`${action} is no change`);
+  const { term, timeUs, request, body } = decode(EntryData, data);
+  const entry = entryOf(term, { action, path: checkPath(path), timeUs, request, body });
+  if (isPut(entry)) decode(PutBody, body);
+  if (action === "move") checkPath(decode(MoveBody, body).to);
+  if (action === "metadata") decode(MetadataBody, body);
+  return entry;
+}
+
+export const isPut = ({ action }: Pick<Entry, "action">): boolean =>
+  action === "add" || action === "modify" || action === "mkdir";
+export const putOf = (entry: Pick<Entry, "body">): ValueOf<typeof PutBody> => decode(PutBody, entry.body);
+export const moveOf = (entry: Pick<Entry, "body">): string => decode(MoveBody, entry.body).to;
+
+/** The path itself, which leads nowhere else: relative, no `.` or `..`, nothing empty. Throws `Failure`. */
+export function checkPath(path: string): string {
+  const parts = path === "" ? [] : path.split("/");
+  const isBad = parts.some((part) => part === "" || part === "." || part === ".." || Buffer.byteLength(part) > 255);
+  if (isBad || path.includes("\0")) throw new Failure(`${JSON.stringify(path)} is not a path within the directory`);
+  return path;
+}
+/** The path without its last name; of a name at the top, the directory itself. */
+export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+export const nameOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+export const within = (folder: string, path: string): boolean =>
+  folder === "" || path === folder || path.startsWith(`${folder}/`);
+export const joined = (folder: string, name: string): string => (folder === "" ? name : `${folder}/${name}`);
+
+export const dissectors: readonly Dissector[] = [
+  { name: "rfs", title: "Replicated File System", pdu: Frame.shape, tcp: [`${PORT}-${PORT + 9}`] },
+];
