@@ -41,7 +41,8 @@ export interface Found {
   inode: bigint;
 }
 
-const secondsOf = (timeUs: bigint) => Number(timeUs) / 1e6;
+/** A little more than it is: what turns it into whole microseconds cuts off, and a double may be a little less. */
+const secondsOf = (timeUs: bigint) => (Number(timeUs) + 0.3) / 1e6;
 const isMissing = (error: unknown) =>
   ["ENOENT", "ENOTDIR", "ELOOP"].includes((error as NodeJS.ErrnoException).code ?? "");
 
@@ -58,27 +59,41 @@ export class Disk {
     this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
   }
 
-  /** Calls `use` with a name for the path that goes through no link; the path's own last name may be one. */
-  #at<T>(path: string, use: (place: string) => T): T {
-    if (path === "") return use(HAS_PROC ? `/proc/self/fd/${this.#rootFd}/.` : this.root);
+  /** A name for the path that goes through no link (the path's own last name may be one), until `leave` is called. */
+  #enter(path: string): { place: string; leave: () => void } {
+    const root = this.#rootFd;
+    if (path === "") return { place: HAS_PROC ? `/proc/self/fd/${root}/.` : this.root, leave: () => {} };
     const parents = path.split("/").slice(0, -1);
     if (!HAS_PROC) {
-      for (let i = 1; i <= parents.length; i++) {
-        const stat = lstatSync(join(this.root, ...parents.slice(0, i)));
-        if (!stat.isDirectory()) throw Object.assign(new Error("not a directory"), { code: "ENOTDIR", syscall: "open" });
-      }
-      return use(join(this.root, path));
+      for (const [i] of parents.entries())
+        if (!lstatSync(join(this.root, ...parents.slice(0, i + 1))).isDirectory())
+          throw Object.assign(new Error("not a directory"), { code: "ENOTDIR", syscall: "open" });
+      return { place: join(this.root, path), leave: () => {} };
     }
-    let fd = this.#rootFd;
+    let fd = root;
+    const leave = () => {
+      if (fd !== root) closeSync(fd);
+      fd = root;
+    };
     try {
       for (const name of parents) {
         const next = openSync(`/proc/self/fd/${fd}/${name}`, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-        if (fd !== this.#rootFd) closeSync(fd);
+        leave();
         fd = next;
       }
-      return use(`/proc/self/fd/${fd}/${nameOf(path)}`);
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    return { place: `/proc/self/fd/${fd}/${nameOf(path)}`, leave };
+  }
+
+  #at<T>(path: string, use: (place: string) => T): T {
+    const { place, leave } = this.#enter(path);
+    try {
+      return use(place);
     } finally {
-      if (fd !== this.#rootFd) closeSync(fd);
+      leave();
     }
   }
 
@@ -103,7 +118,8 @@ export class Disk {
 
   /** Opens a file for reading; throws `Failure` where it is none. */
   async open(path: string): Promise<FileHandle> {
-    const handle = await this.#at(path, (place) => openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+    const { place, leave } = this.#enter(path);
+    const handle = await openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).finally(leave);
     if ((await handle.stat()).isFile()) return handle;
     await handle.close();
     throw new Failure(`${JSON.stringify(path)} is not a file`);
