@@ -59,14 +59,14 @@ await program({
   summary: "A terminal on a replicated directory: ls, cd, cat, cp, mv, rm, put, get, nodes …; help lists them.",
   example: '--command "ls -l"',
   settings: {
-    node: many(hostPort(PORT), "HOST:PORT of a node; may be given several times (127.0.0.1:11200)"),
+    node: many(hostPort(PORT), "HOST:PORT of a node; may be given several times (127.0.0.1:11200 to 11202)"),
     command: many(text, "run this line and end; may be given several times, the first failure ends it"),
     keepGoing: flag("go on with the next --command, or line of stdin, when one has failed"),
     secretFile: optional(text, "file with the secret of the nodes"),
     patience: setting(integer(0, 3600), "seconds for which it is tried again while there is no master", 20),
   },
   async run({ node, command, keepGoing, secretFile, patience }, { signal, log, debug }) {
-    const nodes = node.length > 0 ? node : [{ host: "127.0.0.1", port: PORT }];
+    const nodes = node.length > 0 ? node : [0, 1, 2].map((i) => ({ host: "127.0.0.1", port: PORT + i }));
     await using remote = new Remote({ nodes, secret: secretOf(secretFile), patienceMs: patience * 1000, signal, debug });
     const shell = new Shell(remote, out);
     if (command.length > 0) process.exitCode = await runLines(shell, command, keepGoing, log);

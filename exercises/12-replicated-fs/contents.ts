@@ -27,10 +27,12 @@ import {
 import { type Tree, treeOf } from "./tree.ts";
 
 const STALL_MS = 10_000;
+/** `gone`: the node that was asked has it no more. */
+type Fetched = "here" | "gone";
 
 export class Contents {
   readonly #node: ReplicaNode;
-  readonly #fetching = new Map<string, Promise<boolean>>();
+  readonly #fetching = new Set<string>();
   #connection: { to: number; connection: Connection } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -47,14 +49,13 @@ export class Contents {
     return item.blob.length === 0 || existsSync(this.#staged(stagedAs(item)));
   }
 
-  /** Gets what a new entry of the master's refers to; false where it cannot be had, or is already on its way. */
-  async fetchFor(entry: Entry, from: number): Promise<boolean> {
+  /** Gets what a new entry of the master's refers to; undefined where it is already on its way, or the way is broken. */
+  async fetchFor(entry: Entry, from: number): Promise<Fetched | undefined> {
     const { item } = putOf(entry);
     const name = stagedAs(item);
-    if (this.#fetching.has(name)) return false;
-    const fetching = this.#fetch(entry.path, item, from);
-    this.#fetching.set(name, fetching);
-    return fetching.finally(() => this.#fetching.delete(name));
+    if (this.#fetching.has(name)) return undefined;
+    this.#fetching.add(name);
+    return this.#fetch(entry.path, item, from).finally(() => this.#fetching.delete(name));
   }
 
   /** A content that is on this node: in the log, staged, or at another path. */
@@ -79,7 +80,8 @@ export class Contents {
     const here = await this.here(path, item);
     if (here !== undefined) return here;
     const { master } = this.#node.core;
-    if (master === 0 || master === this.#node.id || !(await this.#fetch(path, item, master))) return undefined;
+    if (master === 0 || master === this.#node.id || (await this.#fetch(path, item, master)) !== "here")
+      return undefined;
     return this.#staged(stagedAs(item));
   }
 
@@ -128,22 +130,21 @@ export class Contents {
     return connection;
   }
 
-  async #fetch(path: string, item: Item, from: number): Promise<boolean> {
+  async #fetch(path: string, item: Item, from: number): Promise<Fetched | undefined> {
     const to = this.#staged(stagedAs(item));
-    if (existsSync(to)) return true;
+    if (existsSync(to)) return "here";
     const request = frame(this.#node.id, "fetch", path, encode(Fetch, item));
-    const isHere = await this.#ask(from, request, async (connection) => {
+    return this.#ask<Fetched>(from, request, async (connection) => {
       const aside = this.#node.disk.aside();
       const { digest, problem } = await receiveFile(connection, aside, this.#node.options.isSynchronous);
       if (problem === undefined && digest.equals(item.digest)) {
         renameSync(aside, to);
-        return true;
+        return "here";
       }
       rmSync(aside);
       this.#node.options.debug(`${JSON.stringify(path)} cannot be had: ${problem ?? "it is another content"}`);
-      return false;
+      return "gone";
     });
-    return isHere ?? false;
   }
 
   /** The master's tree, with every content that is not here fetched; undefined where it could not be had. */
@@ -161,7 +162,7 @@ export class Contents {
       if (item.kind !== "file") continue;
       const isSame = applier.tree.get(path)?.digest.equals(item.digest) && hasContentOf(disk.find(path), item);
       if (isSame || (await this.here(path, item)) !== undefined) continue;
-      if (!(await this.#fetch(path, item, from))) return undefined; // it changed meanwhile: a newer manifest will tell
+      if ((await this.#fetch(path, item, from)) !== "here") return undefined; // it changed meanwhile: a newer manifest will tell
       fetched++;
     }
     return { base: { index: state.index, term: state.term, members }, tree, fetched };

@@ -59,6 +59,10 @@ export class Disk {
     this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
   }
 
+  close(): void {
+    closeSync(this.#rootFd);
+  }
+
   /** A name for the path that goes through no link (the path's own last name may be one), until `leave` is called. */
   #enter(path: string): { place: string; leave: () => void } {
     const root = this.#rootFd;

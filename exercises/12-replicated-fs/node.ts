@@ -165,7 +165,11 @@ export class ReplicaNode {
     );
     if (lacking < 0) return message;
     const entry = entries[lacking] as Entry;
-    void this.contents.fetchFor(entry, message.from).then((isHere) => isHere && this.receive(message));
+    void this.contents.fetchFor(entry, message.from).then((outcome) => {
+      if (outcome === "here") this.receive(message);
+      // The master has since applied what replaced it: its whole tree is newer than the entry.
+      if (outcome === "gone") void this.#copyAll();
+    }, this.#fail);
     return { ...message, entries: entries.slice(0, lacking) };
   }
 
@@ -367,6 +371,11 @@ export class ReplicaNode {
   }
   settle(): void {
     if (this.isMaster) this.#settle();
+  }
+
+  /** Resolves when all that this master has in its log is committed. */
+  confirm(): Promise<void> {
+    return this.write({ action: "begin", path: "", timeUs: nowUs(), body: NOTHING });
   }
 
   /** Of a master: the id of the node with this state, which becomes a member, or gets this address. Does not wait for it. */

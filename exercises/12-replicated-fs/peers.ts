@@ -1,6 +1,5 @@
 /** The way to the other nodes: a connection to each, made anew when it breaks. What cannot be sent now is dropped. */
 import type { Connection } from "../../shared/connection.ts";
-import { formatAddress } from "../../shared/connection.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { dial } from "./link.ts";
 import { Frame, MAX_FRAME_BYTES, type Member as FullMember } from "./protocol.ts";
@@ -25,6 +24,7 @@ class Peer {
   #connection: Connection | undefined;
   #isDialing = false;
   #againMs = 0;
+  #complaint = "";
 
   constructor(member: Member, options: PeerOptions) {
     this.member = member;
@@ -47,13 +47,15 @@ class Peer {
       connection.timeoutMs = 0;
       if (dialed.id !== id) return connection.destroy(); // somebody else is there now
       this.#connection = connection;
+      this.#complaint = "";
       this.send(first);
       // The node says nothing on it: what ends this wait is the connection's end.
       await connection.readPdu(Frame, MAX_FRAME_BYTES);
       connection.destroy();
     } catch (error) {
       if (!isFailure(error)) throw error;
-      this.#options.debug(`node ${id} at ${formatAddress(host, port)}: ${explain(error)}`);
+      if (explain(error) !== this.#complaint) this.#options.debug(`node ${id}: ${explain(error)}`);
+      this.#complaint = explain(error);
     } finally {
       this.#connection = undefined;
       this.#isDialing = false;

@@ -145,7 +145,7 @@ async function putFile(node: ReplicaNode, path: string, content: Content, asked:
 async function makeDirectory(node: ReplicaNode, path: string, { recursive, request, mode }: Command): Promise<void> {
   const tip = tipOf(node);
   const item = tip.get(path);
-  if (recursive && item?.kind === "directory") return;
+  if (recursive && item?.kind === "directory") return node.confirm();
   if (item !== undefined) throw new Failure(`${quoted(path)} exists`);
   if (recursive && tip.get(parentOf(path)) === undefined)
     await makeDirectory(node, parentOf(path), { operation: "mkdir", recursive, request: Buffer.alloc(8), mode, to: "" });
