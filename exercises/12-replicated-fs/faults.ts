@@ -31,7 +31,7 @@ interface History {
   acknowledged: number;
 }
 
-const FAULT_MS = 5000;
+const FAULT_MS = 4000;
 const FILES = 12;
 
 class Schedule {
@@ -53,7 +53,7 @@ class Schedule {
     const writers = [this.#write(0), this.#write(1), this.#writeLocally()];
     const endMs = performance.now() + FAULT_MS;
     while (performance.now() < endMs) {
-      await delay(200 + this.#random() * 900);
+      await delay(150 + this.#random() * 700);
       await this.#fault();
     }
     await this.#mend();

@@ -130,6 +130,8 @@ async function digests(node: ReplicaNode, connection: Connection): Promise<void>
 async function command(node: ReplicaNode, connection: Connection, asked: Frame): Promise<string> {
   const path = checkPath(asked.path);
   const wanted = decode(Command, asked.data);
+  // A replica may lag: it answers only where there is no master to ask.
+  if (!node.isMaster && node.master !== undefined) throw new Unavailable("this node is not the master");
   const { tree } = node;
   const show = (at: string) => connection.write(frame(node.id, "manifest", at, encode(Item, tree.get(at) as Item)));
   switch (wanted.operation) {

@@ -1,0 +1,156 @@
+/** Election and commit: thousands of schedules in the simulator, and that it notices what is wrong. */
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { Consensus, type Message } from "./consensus.ts";
+import { type Entry, Simulation, type World } from "./simulation.ts";
+
+const SCHEDULES = 400;
+
+/** Worlds differ by their seed: sizes, losses, delays, changes of members. */
+function worldOf(seed: number): World {
+  return {
+    nodes: seed % 4 === 0 ? 5 : seed % 7 === 0 ? 2 : 3,
+    steps: 200,
+    loss: seed % 3 === 0 ? 0.1 : 0.01,
+    maxDelayMs: seed % 5 === 0 ? 400 : 30,
+    trouble: 0.05,
+    changesMembers: seed % 2 === 0 && seed % 7 !== 0,
+  };
+}
+
+test(`${SCHEDULES} schedules from seed 1: one master a term, one history, nothing acknowledged is lost`, () => {
+  let written = 0;
+  for (let seed = 1; seed <= SCHEDULES; seed++) {
+    try {
+      written += new Simulation(seed, worldOf(seed)).run();
+    } catch (error) {
+      throw new Error(`seed ${seed}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+  assert.ok(written > 10 * SCHEDULES, `${written} writes`);
+});
+
+/** The same with something wrong: some schedule must fail. */
+function mustBeNoticed(what: Partial<World>): void {
+  const world: World = { nodes: 3, steps: 300, loss: 0.05, maxDelayMs: 60, trouble: 0.05, ...what };
+  for (let seed = 1; seed <= 100; seed++) {
+    try {
+      new Simulation(seed, world).run();
+    } catch {
+      return;
+    }
+  }
+  assert.fail("a hundred schedules did not notice");
+}
+test("noticed: disks that forget", () => mustBeNoticed({ isForgetful: true }));
+test("noticed: nodes that vote twice in a term", () =>
+  mustBeNoticed({
+    breakIt: (core) => {
+      core.votedFor = 0;
+    },
+  }));
+test("noticed: a master that commits what only it has", () =>
+  mustBeNoticed({
+    breakIt: (core) => {
+      if (core.role === "master") core.commit = core.lastIndex;
+    },
+  }));
+
+const durable = (term: number, terms: readonly number[]) => ({
+  term,
+  votedFor: 0,
+  base: { index: 0, term: 0, members: [1, 2, 3] },
+  log: terms.map((term, id) => ({ term, id })),
+});
+const nodeOf = (term: number, terms: readonly number[], id = 1) =>
+  new Consensus<Entry>(id, durable(term, terms), 0, () => 0.5);
+const candidate = (from: number, term: number, lastIndex: number, lastTerm: number): Message<Entry> => ({
+  kind: "candidate",
+  from,
+  term,
+  lastIndex,
+  lastTerm,
+  isTrial: false,
+});
+function answerTo(node: Consensus<Entry>, message: Message<Entry>, nowMs = 0): Message<Entry> | undefined {
+  node.receive(message, nowMs);
+  return node.takeOutput()[0]?.message;
+}
+const isGranted = (message: Message<Entry> | undefined) => message?.kind === "vote" && message.granted;
+
+test("a vote goes only to who is as far: by the last entry's term, then by its index", () => {
+  assert.ok(isGranted(answerTo(nodeOf(3, [1, 2]), candidate(2, 4, 2, 2))));
+  assert.ok(isGranted(answerTo(nodeOf(3, [1, 2]), candidate(2, 4, 1, 3))));
+  assert.ok(!isGranted(answerTo(nodeOf(3, [1, 2]), candidate(2, 4, 1, 2))));
+  assert.ok(!isGranted(answerTo(nodeOf(3, [1, 2]), candidate(2, 4, 9, 1))));
+});
+
+test("one vote a term, the same again to the same", () => {
+  const node = nodeOf(3, [1]);
+  assert.ok(isGranted(answerTo(node, candidate(2, 4, 1, 1))));
+  assert.ok(isGranted(answerTo(node, candidate(2, 4, 1, 1))));
+  assert.ok(!isGranted(answerTo(node, candidate(3, 4, 1, 1))));
+});
+
+test("who hears a master does not answer a candidate", () => {
+  const node = nodeOf(3, [1]);
+  node.receive({ kind: "append", from: 2, term: 3, prevIndex: 1, prevTerm: 1, entries: [], commit: 0 }, 0);
+  node.takeOutput();
+  assert.equal(answerTo(node, candidate(3, 9, 5, 5), 500), undefined);
+  assert.equal(node.term, 3);
+  assert.ok(isGranted(answerTo(node, candidate(3, 9, 5, 5), 1500)));
+});
+
+test("entries of a master that was deposed are cut off and handed out, and those of an older term refused", () => {
+  const node = nodeOf(3, [1, 2, 2]);
+  const entries = [{ term: 3, id: 9 }];
+  const answer = answerTo(node, { kind: "append", from: 2, term: 3, prevIndex: 1, prevTerm: 1, entries, commit: 0 });
+  assert.deepEqual(answer, { kind: "acknowledge", accepted: true, match: 2, from: 1, term: 3 });
+  assert.deepEqual(node.takeCut().map(({ id }) => id), [1, 2]);
+  const old = answerTo(node, { kind: "append", from: 3, term: 2, prevIndex: 1, prevTerm: 1, entries, commit: 9 });
+  assert.deepEqual(old, { kind: "acknowledge", accepted: false, match: 0, from: 1, term: 3 });
+  assert.equal(node.commit, 0);
+});
+
+/** Node 1, elected by node 2 in term 1. */
+function master(): Consensus<Entry> {
+  const node = nodeOf(0, []);
+  node.tick(3000);
+  node.receive({ kind: "vote", from: 2, term: 1, granted: true, isTrial: true }, 3000);
+  node.receive({ kind: "vote", from: 2, term: 1, granted: true, isTrial: false }, 3000);
+  assert.equal(node.role, "master");
+  node.takeOutput();
+  return node;
+}
+
+test("an entry is committed when a majority has it on disk, the master's own disk included", () => {
+  const node = master();
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  assert.equal(node.commit, 0);
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 1 }, 3000);
+  assert.equal(node.commit, 0, "its own disk has not said so");
+  node.saved(1, 1);
+  assert.equal(node.commit, 1);
+  assert.equal(node.holders(1), 1);
+});
+
+test("a master that hears of no majority is none any more", () => {
+  const node = master();
+  node.tick(4900);
+  assert.equal(node.role, "master");
+  node.tick(5100);
+  assert.equal(node.role, "replica");
+  assert.equal(node.propose((term) => ({ term, id: 1 }), 5100), undefined);
+});
+
+test("members change one at a time, and not before an entry of this term is committed", () => {
+  const node = master();
+  assert.equal(node.mayChangeMembers, false);
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.saved(1, 1);
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 1 }, 3000);
+  assert.equal(node.mayChangeMembers, true);
+  node.propose((term) => ({ term, id: 2, members: [1, 2, 3, 4] }), 3000);
+  assert.equal(node.mayChangeMembers, false);
+  assert.equal(node.majority, 3);
+});
