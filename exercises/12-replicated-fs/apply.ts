@@ -22,6 +22,8 @@ export interface Folders {
 export class Applier {
   readonly disk: Disk;
   tree: Tree;
+  /** Something of the tree is not in the directory any more: it must be mended. */
+  isDamaged = false;
   readonly #folders: Folders;
   readonly #log: (line: string) => void;
   #asides = 0;
@@ -71,10 +73,24 @@ export class Applier {
       return;
     }
     if (this.tree.get(parentOf(path))?.kind !== "directory") return;
+    this.#makeWay(path);
     this.#makeRoom(path, before, item);
     if (item.kind === "file" && item.blob.length > 0 && staged === undefined)
       return this.#log(`the content of ${JSON.stringify(path)} is not here`);
     this.disk.put(path, item, staged ?? content);
+  }
+
+  /** Somebody has put a link, or something else, where the tree has a directory above the path. */
+  #makeWay(path: string): void {
+    if (path === "") return;
+    const parent = parentOf(path);
+    this.#makeWay(parent);
+    const item = this.tree.get(parent);
+    const found = this.disk.find(parent);
+    if (parent === "" || item?.kind !== "directory" || found?.kind === "directory") return;
+    if (found !== undefined) this.setAside(parent);
+    this.disk.put(parent, item);
+    this.isDamaged = true;
   }
 
   /** What is at the path and is neither what was known nor what comes is kept; a directory that becomes a file goes. */
@@ -98,6 +114,7 @@ export class Applier {
   #move(from: string, to: string, isOurs: boolean): void {
     const item = this.tree.get(from);
     if (isOurs || item === undefined || !hasContentOf(this.disk.find(from), item)) return; // it was carried out before
+    this.#makeWay(to);
     if (this.disk.find(to) !== undefined) {
       this.#makeRoom(to, this.tree.get(to), item);
       if (this.disk.find(to)?.kind === "directory") this.#delete(to, false);
@@ -114,7 +131,7 @@ export class Applier {
   setAside(path: string): void {
     const name = `${new Date().toISOString().replaceAll(":", "-")}-${this.#asides++}-${nameOf(path)}`;
     this.disk.takeOut(path, join(this.#folders.asideFolder, name.slice(0, 200)));
-    this.#log(`set aside ${JSON.stringify(path)}, which was not the file system's: ${join(this.#folders.asideFolder, name)}`);
+    this.#log(`set aside ${JSON.stringify(path)}, which was not the file system's, as ${name.slice(0, 200)}`);
   }
 
   /**

@@ -31,7 +31,6 @@ interface History {
   acknowledged: number;
 }
 
-const FAULT_MS = 4000;
 const FILES = 12;
 
 class Schedule {
@@ -49,9 +48,9 @@ class Schedule {
     this.#cluster = cluster;
   }
 
-  async run(): Promise<void> {
+  async run(faultMs: number): Promise<void> {
     const writers = [this.#write(0), this.#write(1), this.#writeLocally()];
-    const endMs = performance.now() + FAULT_MS;
+    const endMs = performance.now() + faultMs;
     while (performance.now() < endMs) {
       await delay(150 + this.#random() * 700);
       await this.#fault();
@@ -177,11 +176,11 @@ function contentOf(path: string): string | undefined {
 }
 
 /** Runs one schedule; throws an error that says what does not hold. */
-export async function runSchedule(seed: number): Promise<Outcome> {
+export async function runSchedule(seed: number, faultMs = 4000): Promise<Outcome> {
   await using cluster = await LocalCluster.start(2, { isGated: true });
   const schedule = new Schedule(seed, cluster);
   try {
-    await schedule.run();
+    await schedule.run(faultMs);
   } catch (error) {
     const ends = cluster.nodes.map(({ id, said }) => `--- node ${id}\n${said.map(({ stderr }) => stderr).join("--- again\n")}`);
     throw new Failure(`seed ${seed}: ${explain(error)}\n${schedule.faults.join(", ")}\n${ends.join("\n")}`, { cause: error });

@@ -16,6 +16,7 @@ import {
   checkPath,
   INLINE_BYTES,
   type Item,
+  joined,
   MetadataBody,
   MoveBody,
   NOTHING,
@@ -145,6 +146,7 @@ export class LocalChanges {
     if (found.kind === "other") return this.#complain(path, "it is neither a file, a directory nor a link");
     if (path !== "" && tree.get(parentOf(path))?.kind !== "directory") return this.#mark(parentOf(path), 0);
     const from = item === undefined ? this.#movedFrom(path, found) : undefined;
+    if (from !== undefined && this.#isPending(from)) return this.#mark(path, 20);
     this.#inodes.set(found.inode, path);
     if (from !== undefined) return this.#propose("move", from, encode(MoveBody, { to: path }), path);
     if (item !== undefined && hasContentOf(found, item)) {
@@ -170,8 +172,18 @@ export class LocalChanges {
       if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
       return this.#mark(path, GONE_MS);
     }
+    if (this.#hasNews(path)) return this.#mark(path, GONE_MS);
     this.#goneAt.delete(path);
     this.#propose("delete", path, NOTHING);
+  }
+
+  /** Is there something beside the path that the tree does not know yet? Then that is looked at first. */
+  #hasNews(path: string): boolean {
+    const { disk, tree } = this.#node;
+    const parent = parentOf(path);
+    const news = disk.names(parent).map((name) => joined(parent, name)).filter((one) => !tree.get(one) && !this.#complained.has(one));
+    for (const one of news) this.#mark(one, 0);
+    return news.length > 0;
   }
 
   /** The path that had this inode, and is no more: a rename moves, it does not copy. */
@@ -181,7 +193,7 @@ export class LocalChanges {
     if (from === undefined || from === path || disk.find(from) !== undefined) return undefined;
     const item = tree.get(from);
     const isIt = item !== undefined && hasContentOf(found, item) && !within(from, path);
-    if (!isIt || this.#pending.has(from)) return undefined;
+    if (!isIt) return undefined;
     this.#goneAt.delete(from);
     return from;
   }

@@ -14,11 +14,14 @@ import {
   Vote,
 } from "./protocol.ts";
 
-export function encodeMessage(message: Message<Entry>): Buffer {
+export type Address = { host: string; port: number };
+
+/** `own`: where the sender is reached. */
+export function encodeMessage(message: Message<Entry>, own: Address): Buffer {
   const { from, term } = message;
   switch (message.kind) {
     case "append": {
-      const head = encode(Heartbeat, { ...message, count: message.entries.length });
+      const head = encode(Heartbeat, { ...message, ...own, count: message.entries.length });
       return Buffer.concat([frame(from, "heartbeat", "", head), ...message.entries.map(encodeEntry)]);
     }
     case "acknowledge": {
@@ -32,7 +35,7 @@ export function encodeMessage(message: Message<Entry>): Buffer {
       return frame(from, "vote", "", encode(Vote, { term, granted: Number(granted), isTrial: Number(isTrial) }));
     }
     case "copy":
-      return frame(from, "copy", "", encode(Copy, { term }));
+      return frame(from, "copy", "", encode(Copy, { term, ...own }));
   }
 }
 
@@ -41,28 +44,30 @@ export async function decodeMessage(
   { action, data }: Frame,
   from: number,
   next: () => Promise<Frame>,
-): Promise<Message<Entry> | undefined> {
+): Promise<{ message: Message<Entry>; address?: Address } | undefined> {
   switch (action) {
     case "heartbeat": {
-      const { count, ...head } = decode(Heartbeat, data);
+      const { count, host, port, ...head } = decode(Heartbeat, data);
       const entries: Entry[] = [];
       while (entries.length < count) entries.push(decodeEntry(await next()));
-      return { kind: "append", from, ...head, entries };
+      return { message: { kind: "append", from, ...head, entries }, address: { host, port } };
     }
     case "acknowledge": {
       const { accepted, ...rest } = decode(Acknowledge, data);
-      return { kind: "acknowledge", from, ...rest, accepted: accepted === 1 };
+      return { message: { kind: "acknowledge", from, ...rest, accepted: accepted === 1 } };
     }
     case "candidate": {
       const { isTrial, ...rest } = decode(Candidate, data);
-      return { kind: "candidate", from, ...rest, isTrial: isTrial === 1 };
+      return { message: { kind: "candidate", from, ...rest, isTrial: isTrial === 1 } };
     }
     case "vote": {
       const { term, granted, isTrial } = decode(Vote, data);
-      return { kind: "vote", from, term, granted: granted === 1, isTrial: isTrial === 1 };
+      return { message: { kind: "vote", from, term, granted: granted === 1, isTrial: isTrial === 1 } };
     }
-    case "copy":
-      return { kind: "copy", from, ...decode(Copy, data) };
+    case "copy": {
+      const { term, ...address } = decode(Copy, data);
+      return { message: { kind: "copy", from, term }, address };
+    }
     default:
       return undefined;
   }

@@ -72,7 +72,7 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
     }
   }
   node = new ReplicaNode(
-    { dir, state, secret, minReplicas: settings.minReplicas, isSynchronous: !settings.noFsync, signal, log, debug },
+    { dir, state, secret, own, minReplicas: settings.minReplicas, isSynchronous: !settings.noFsync, signal, log, debug },
     store,
   );
   const changes = new LocalChanges(node);

@@ -8,7 +8,7 @@ import { Applier, hexOf, stagedAs } from "./apply.ts";
 import { type Base, Consensus, type Message, type Outgoing } from "./consensus.ts";
 import { Contents } from "./contents.ts";
 import { Disk } from "./disk.ts";
-import { encodeMessage } from "./messages.ts";
+import { type Address, encodeMessage } from "./messages.ts";
 import { Peers } from "./peers.ts";
 import {
   type Change,
@@ -37,6 +37,8 @@ export interface NodeOptions {
   /** Other nodes, beside the master, that must have a write on disk before it is acknowledged. */
   minReplicas: number;
   isSynchronous: boolean;
+  /** Where the others reach this node. */
+  own: () => Address;
   signal: AbortSignal;
   log: (line: string) => void;
   debug: (line: string) => void;
@@ -77,6 +79,8 @@ export class ReplicaNode {
   #isFlushing = false;
   #isApplying = false;
   #isMending = false;
+  /** Where the master said that it is. */
+  #told: ({ id: number } & Address) | undefined;
   #newBase: { base: Base; tree: Tree } | undefined;
   #role: Consensus<Entry>["role"] = "replica";
   #knownMaster = 0;
@@ -113,10 +117,10 @@ export class ReplicaNode {
   get members(): readonly Member[] {
     return this.core.log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? this.store.tree.members;
   }
-  /** Where a node is: as the log says, or, before it does, where this one was registered. */
+  /** Where a node is: as the log says, or, before it does, as a master said, or where this one was registered. */
   addressOf(id: number): Omit<Member, "uid"> | undefined {
-    const { contact } = this.store.identity ?? {};
-    return this.members.find((member) => member.id === id) ?? (contact?.id === id ? contact : undefined);
+    const told = [this.#told, this.store.identity?.contact].find((one) => one?.id === id);
+    return this.members.find((member) => member.id === id) ?? told;
   }
   get isMaster(): boolean {
     return this.core.role === "master";
@@ -148,7 +152,8 @@ export class ReplicaNode {
     return done;
   }
 
-  receive(message: Message<Entry>): void {
+  receive(message: Message<Entry>, address?: Address): void {
+    if (address !== undefined && message.term >= this.core.term) this.#told = { id: message.from, ...address };
     if (message.kind === "append" && message.term >= this.core.term) message = this.#withContents(message);
     this.#step(() => this.core.receive(message, performance.now()));
     if (message.kind === "copy" && message.from === this.core.master) void this.#copyAll();
@@ -219,7 +224,7 @@ export class ReplicaNode {
 
   #send({ to, message }: Outgoing<Entry>): void {
     const member = this.addressOf(to);
-    if (member !== undefined && !this.options.signal.aborted) this.#peers.send(member, encodeMessage(message));
+    if (member !== undefined && !this.options.signal.aborted) this.#peers.send(member, encodeMessage(message, this.options.own()));
   }
 
   #onRole(): void {
@@ -278,6 +283,7 @@ export class ReplicaNode {
         this.store.noteProgress(this.appliedIndex, this.core.commit);
       }
       this.#settle();
+      if (this.applier.isDamaged && !this.isMaster) void this.#mendStray().catch(this.#fail);
       const size = this.core.log.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
       if (this.core.log.length > MAX_LOG_ENTRIES || size > MAX_LOG_BYTES) this.#compact();
     });
@@ -422,6 +428,7 @@ export class ReplicaNode {
     await this.inQueue(async () => {
       this.#isMending = false;
       if (this.core.role !== "replica" || this.core.master === 0) return;
+      this.applier.isDamaged = false;
       const missing = await this.applier.mend(this.tree, (path, item) => this.contents.find(path, item));
       this.#isStray = missing.length > 0;
       for (const path of missing) this.options.log(`the content of ${JSON.stringify(path)} could not be had yet`);

@@ -108,6 +108,8 @@ export const Heartbeat = struct("Heartbeat", {
   prevTerm: [u32, "its term"],
   commit: [u32, "the last committed entry"],
   count: [u16, "entries that follow, a frame each"],
+  host: [text(u8), "where the master is reached: who has not yet read of it in the log must be able to answer"],
+  port: [u16, "the same"],
 });
 export const Acknowledge = struct("Acknowledge", {
   term: [u32, "of the sender"],
@@ -125,7 +127,11 @@ export const Vote = struct("Vote", {
   granted: [u8, "1 or 0"],
   isTrial: [u8, "as in the question"],
 });
-export const Copy = struct("Copy", { term: [u32, "of the master"] });
+export const Copy = struct("Copy", {
+  term: [u32, "of the master"],
+  host: [text(u8), "where the master is reached"],
+  port: [u16, "the same"],
+});
 export const State = struct("State", {
   index: [u32, "the last entry that this state contains"],
   term: [u32, "its term"],

@@ -42,11 +42,11 @@ export async function serveConnection(node: ReplicaNode, connection: Connection)
     const got = await connection.readPdu(Frame, MAX_FRAME_BYTES);
     if (got === undefined) return;
     if (got.idNode !== peer) throw new Failure(`it is node ${peer} and says it is ${got.idNode}`);
-    const message = await decodeMessage(got, peer, () => nextFrame(connection));
-    if (message !== undefined) {
+    const decoded = await decodeMessage(got, peer, () => nextFrame(connection));
+    if (decoded !== undefined) {
       if (peer === 0) throw new Failure(`a client sent ${got.action}`);
-      node.receive(message);
-      if (message.kind === "acknowledge") node.settle();
+      node.receive(decoded.message, decoded.address);
+      if (decoded.message.kind === "acknowledge") node.settle();
       continue;
     }
     await answer(node, connection, got);
