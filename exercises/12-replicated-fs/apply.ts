@@ -138,7 +138,11 @@ export class Applier {
    * Makes the whole directory what `tree` says, which becomes the tree. Contents are at hand before anything is
    * taken away, so that a crash in between loses none. Paths whose content cannot be had are returned, and left.
    */
-  async mend(tree: Tree, contentOf: ContentOf, isSuspect: (path: string) => boolean = () => false): Promise<string[]> {
+  async mend(
+    tree: Tree,
+    contentOf: ContentOf,
+    isSuspect: (path: string) => boolean = () => false,
+  ): Promise<string[]> {
     const before = this.tree;
     const missing: string[] = [];
     for (const [path, item] of [...tree.walk("")]) {
@@ -149,7 +153,11 @@ export class Applier {
         if (!looksLike(found, item) && item.kind !== "directory") this.disk.setMetadata(path, item);
         continue;
       }
-      if (item.kind === "file" && hasContentOf(found, item) && (await digestOf(this.disk, path))?.equals(item.digest)) {
+      if (
+        item.kind === "file" &&
+        hasContentOf(found, item) &&
+        (await digestOf(this.disk, path))?.equals(item.digest)
+      ) {
         this.disk.setMetadata(path, item);
         continue;
       }
@@ -165,14 +173,16 @@ export class Applier {
     await this.#removeOthers(tree, before);
     this.tree = tree;
     for (const [path, item] of [...tree.walk("")].reverse())
-      if (item.kind === "directory" && this.disk.find(path)?.kind === "directory") this.disk.setMetadata(path, item);
+      if (item.kind === "directory" && this.disk.find(path)?.kind === "directory")
+        this.disk.setMetadata(path, item);
     return missing;
   }
 
   /** What the new tree does not have: what the old one had is deleted there, the rest is nobody's. */
   async #removeOthers(tree: Tree, before: Tree): Promise<void> {
     const others: string[] = [];
-    for await (const [path, found] of this.disk.walk()) if (!tree.get(path) && found.kind !== "other") others.push(path);
+    for await (const [path, found] of this.disk.walk())
+      if (!tree.get(path) && found.kind !== "other") others.push(path);
     for (const path of others.reverse()) {
       const found = this.disk.find(path);
       if (found === undefined) continue;
@@ -188,6 +198,7 @@ export async function digestOf(disk: Disk, path: string): Promise<Buffer | undef
   if (disk.find(path)?.kind !== "file") return undefined;
   const hash = createHash("sha256");
   await using file = await disk.open(path);
-  for await (const chunk of file.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 })) hash.update(chunk);
+  for await (const chunk of file.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 }))
+    hash.update(chunk);
   return hash.digest();
 }

@@ -12,7 +12,12 @@ const out = (data: Buffer | string): Promise<void> =>
   new Promise((resolve) => process.stdout.write(data, () => resolve()));
 
 /** Runs the lines; the code of the last one that failed, or of the first where that ends it. */
-async function runLines(shell: Shell, lines: AsyncIterable<string> | Iterable<string>, keepsGoing: boolean, log: (line: string) => void): Promise<number> {
+async function runLines(
+  shell: Shell,
+  lines: AsyncIterable<string> | Iterable<string>,
+  keepsGoing: boolean,
+  log: (line: string) => void,
+): Promise<number> {
   let code = 0;
   for await (const line of lines) {
     try {
@@ -56,7 +61,8 @@ async function prompt(shell: Shell, signal: AbortSignal, log: (line: string) => 
 }
 
 await program({
-  summary: "A terminal on a replicated directory: ls, cd, cat, cp, mv, rm, put, get, nodes …; help lists them.",
+  summary:
+    "A terminal on a replicated directory: ls, cd, cat, cp, mv, rm, put, get, nodes …; help lists them.",
   example: '--command "ls -l"',
   settings: {
     node: many(hostPort(PORT), "HOST:PORT of a node; may be given several times (127.0.0.1:11200 to 11202)"),
@@ -67,7 +73,13 @@ await program({
   },
   async run({ node, command, keepGoing, secretFile, patience }, { signal, log, debug }) {
     const nodes = node.length > 0 ? node : [0, 1, 2].map((i) => ({ host: "127.0.0.1", port: PORT + i }));
-    await using remote = new Remote({ nodes, secret: secretOf(secretFile), patienceMs: patience * 1000, signal, debug });
+    await using remote = new Remote({
+      nodes,
+      secret: secretOf(secretFile),
+      patienceMs: patience * 1000,
+      signal,
+      debug,
+    });
     const shell = new Shell(remote, out);
     if (command.length > 0) process.exitCode = await runLines(shell, command, keepGoing, log);
     else if (process.stdin.isTTY) process.exitCode = await prompt(shell, signal, log);

@@ -17,14 +17,25 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { encode } from "../../shared/pdu.ts";
+import { decode, encode } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
 import { run, splitAt, start, tcpRelay } from "../../shared/testing.ts";
 import { dial, nextFrame } from "./link.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
 import { encodeMessage } from "./messages.ts";
-import { Command, EntryData, Fetch, Frame, frame, MAX_FRAME_BYTES, NO_REQUEST, NOTHING, PutBody, Result, entryOf } from "./protocol.ts";
-import { decode } from "../../shared/pdu.ts";
+import {
+  Command,
+  EntryData,
+  entryOf,
+  Fetch,
+  Frame,
+  frame,
+  MAX_FRAME_BYTES,
+  NO_REQUEST,
+  NOTHING,
+  PutBody,
+  Result,
+} from "./protocol.ts";
 import { Remote } from "./remote.ts";
 import { Shell } from "./shell.ts";
 import { directoryItem } from "./tree.ts";
@@ -78,10 +89,16 @@ test("a rename on the master's disk moves: the replicas keep the very files", as
   const before = [2, 3].map((id) => inodeOf(id, "disk/large"));
   renameSync(join(dirOf(1), "disk"), join(dirOf(1), "moved"));
   await cluster.same();
-  assert.deepEqual([2, 3].map((id) => inodeOf(id, "moved/large")), before);
+  assert.deepEqual(
+    [2, 3].map((id) => inodeOf(id, "moved/large")),
+    before,
+  );
   renameSync(join(dirOf(1), "moved/large"), join(dirOf(1), "moved/a/larger"));
   await cluster.same();
-  assert.deepEqual([2, 3].map((id) => inodeOf(id, "moved/a/larger")), before);
+  assert.deepEqual(
+    [2, 3].map((id) => inodeOf(id, "moved/a/larger")),
+    before,
+  );
 });
 
 test("changes and removals on the master's disk", async () => {
@@ -110,13 +127,25 @@ test("the terminal: directories, globs, quoting, copies and moves", async () => 
   );
   assert.equal(await typed("cd t", "ls"), "a b\n$'new\\nline'\none.txt\nx\n");
   assert.equal(await typed("cd '/t/a b'", "pwd", "cat *.txt"), `/t/a b\n${"of this machine\n".repeat(2)}`);
-  assert.equal(await typed("cd t", "find . -name 't*'", "find -type d"), "/t\n/t/a b/two.txt\n/t/x/y/three\n/t\n/t/a b\n/t/x\n/t/x/y\n");
+  assert.equal(
+    await typed("cd t", "find . -name 't*'", "find -type d"),
+    "/t\n/t/a b/two.txt\n/t/x/y/three\n/t\n/t/a b\n/t/x\n/t/x/y\n",
+  );
   assert.equal(
     await typed("tree t"),
     "/t\n├── a b\n│   ├── one.txt\n│   └── two.txt\n├── $'new\\nline'\n├── one.txt\n└── x\n    └── y\n        └── three\n3 directories, 5 files\n",
   );
-  assert.match(await typed("ls -l t/one.txt"), /^-rw-r--r-- {10}16 \d{4}-\d\d-\d\d \d\d:\d\d:\d\d t\/one\.txt\n$/);
-  await typed("cp -r t copy", "rm -r t/x", "rm t/*.txt", `get copy/x/y/three ${outside}/back`, `get -r copy ${outside}`);
+  assert.match(
+    await typed("ls -l t/one.txt"),
+    /^-rw-r--r-- {10}16 \d{4}-\d\d-\d\d \d\d:\d\d:\d\d t\/one\.txt\n$/,
+  );
+  await typed(
+    "cp -r t copy",
+    "rm -r t/x",
+    "rm t/*.txt",
+    `get copy/x/y/three ${outside}/back`,
+    `get -r copy ${outside}`,
+  );
   assert.equal(await typed("ls t"), "a b\n$'new\\nline'\n");
   assert.equal(readFileSync(join(outside, "back"), "utf8"), "of this machine\n");
   assert.equal(readFileSync(join(outside, "copy/a b/two.txt"), "utf8"), "of this machine\n");
@@ -159,14 +188,25 @@ test("the client as a program: --command, its exit code, lines on stdin", async 
 });
 
 test("a write that is repeated is carried out once", async () => {
-  const { connection } = await dial({ host: "127.0.0.1", port: cluster.node(1).port, secret: NOTHING, id: 0 });
+  const { connection } = await dial({
+    host: "127.0.0.1",
+    port: cluster.node(1).port,
+    secret: NOTHING,
+    id: 0,
+  });
   const request = Buffer.from("deadbeef00000001", "hex");
   const command = encode(Command, { operation: "move", recursive: 0, mode: 0, request, to: "copy/1.txt" });
   for (let i = 0; i < 2; i++) {
     await connection.write(frame(0, "remote", "copy/one.txt", command));
     assert.equal(decode(Result, (await nextFrame(connection)).data).outcome, "done");
   }
-  const other = encode(Command, { operation: "move", recursive: 0, mode: 0, request: Buffer.alloc(8, 7), to: "copy/1.txt" });
+  const other = encode(Command, {
+    operation: "move",
+    recursive: 0,
+    mode: 0,
+    request: Buffer.alloc(8, 7),
+    to: "copy/1.txt",
+  });
   await connection.write(frame(0, "remote", "copy/one.txt", other));
   assert.match(decode(Result, (await nextFrame(connection)).data).text, /no such file/);
   await connection.close();
@@ -192,8 +232,15 @@ test("no path leads out of the directory: named, or through a link, from a clien
   await assert.rejects(remote.read("way-out/local.txt", () => {}));
   assert.ok(!existsSync(join(outside, "x")));
   for (const path of ["../x", "/etc/passwd", "way-out/local.txt"]) {
-    const { connection } = await dial({ host: "127.0.0.1", port: cluster.node(1).port, secret: NOTHING, id: 2 });
-    await connection.write(frame(2, "fetch", path, encode(Fetch, { blob: NOTHING, digest: Buffer.alloc(32) })));
+    const { connection } = await dial({
+      host: "127.0.0.1",
+      port: cluster.node(1).port,
+      secret: NOTHING,
+      id: 2,
+    });
+    await connection.write(
+      frame(2, "fetch", path, encode(Fetch, { blob: NOTHING, digest: Buffer.alloc(32) })),
+    );
     assert.equal(decode(Result, (await nextFrame(connection)).data).outcome, "failed", path);
     await connection.close();
   }
@@ -210,10 +257,23 @@ test("a directory that somebody replaces by a link, on a replica: what is writte
 });
 
 test("a master of a term that is over writes nothing", async () => {
-  const { connection } = await dial({ host: "127.0.0.1", port: cluster.node(2).port, secret: NOTHING, id: 3 });
+  const { connection } = await dial({
+    host: "127.0.0.1",
+    port: cluster.node(2).port,
+    secret: NOTHING,
+    id: 3,
+  });
   const body = encode(PutBody, { item: directoryItem(0o755, 0n), content: NOTHING });
   const entry = entryOf(0, { action: "mkdir", path: "of-a-fenced-master", timeUs: 0n, body });
-  const append = { kind: "append", from: 3, term: 0, prevIndex: 0, prevTerm: 0, entries: [entry], commit: 1 } as const;
+  const append = {
+    kind: "append",
+    from: 3,
+    term: 0,
+    prevIndex: 0,
+    prevTerm: 0,
+    entries: [entry],
+    commit: 1,
+  } as const;
   await connection.write(encodeMessage(append, { host: "127.0.0.1", port: 1 }));
   await connection.write(frame(3, "manifest")); // an answer to this shows that what came before was read
   assert.equal((await nextFrame(connection)).action, "manifest");
@@ -224,7 +284,11 @@ test("a master of a term that is over writes nothing", async () => {
 
 test("garbage, half a frame, somebody else's number, a frame too long: their connection ends, the node goes on", async () => {
   const { port } = cluster.node(1);
-  for (const bytes of [Buffer.alloc(300, 0xff), Buffer.from("GET / HTTP/1.1\r\n\r\n"), frame(0, "result").subarray(0, 7)]) {
+  for (const bytes of [
+    Buffer.alloc(300, 0xff),
+    Buffer.from("GET / HTTP/1.1\r\n\r\n"),
+    frame(0, "result").subarray(0, 7),
+  ]) {
     await using connection = await connect({ host: "127.0.0.1", port, timeoutMs: 10_000 });
     await connection.write(bytes);
     connection.end();
@@ -232,7 +296,12 @@ test("garbage, half a frame, somebody else's number, a frame too long: their con
   }
   const impostor = encodeMessage({ kind: "copy", from: 1, term: 99 }, { host: "127.0.0.1", port: 1 });
   const tooLong = Buffer.concat([Buffer.alloc(3), Buffer.from("0000000001ffffffff", "hex")]);
-  const strange = frame(2, "add", "x", encode(EntryData, { term: 1, timeUs: 0n, request: NO_REQUEST, body: NOTHING }));
+  const strange = frame(
+    2,
+    "add",
+    "x",
+    encode(EntryData, { term: 1, timeUs: 0n, request: NO_REQUEST, body: NOTHING }),
+  );
   for (const bytes of [impostor, tooLong]) {
     const { connection } = await dial({ host: "127.0.0.1", port, secret: NOTHING, id: 2 });
     connection.timeoutMs = 10_000;
@@ -267,10 +336,33 @@ test("a secret: who does not know it is refused; without one only loopback is se
   writeFileSync(secret ?? "", "0123456789abcdef\n");
   writeFileSync(wrong ?? "", "fedcba9876543210\n");
   const dir = join(outside, "secret-dir");
-  await using node = await start(`${HERE}/master.ts`, ["--dir", dir, "--port", 0, "--secret-file", secret ?? ""]);
-  const pwd = (...flags: string[]) => run(`${HERE}/client.ts`, ["--node", `127.0.0.1:${node.port}`, "--patience", 0, "--command", "ls", ...flags]);
-  const outcomes = await Promise.all([pwd("--secret-file", secret ?? ""), pwd("--secret-file", wrong ?? ""), pwd()]);
-  assert.deepEqual(outcomes.map(({ code }) => code), [0, 1, 1]);
+  await using node = await start(`${HERE}/master.ts`, [
+    "--dir",
+    dir,
+    "--port",
+    0,
+    "--secret-file",
+    secret ?? "",
+  ]);
+  const pwd = (...flags: string[]) =>
+    run(`${HERE}/client.ts`, [
+      "--node",
+      `127.0.0.1:${node.port}`,
+      "--patience",
+      0,
+      "--command",
+      "ls",
+      ...flags,
+    ]);
+  const outcomes = await Promise.all([
+    pwd("--secret-file", secret ?? ""),
+    pwd("--secret-file", wrong ?? ""),
+    pwd(),
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ code }) => code),
+    [0, 1, 1],
+  );
   assert.match(outcomes[1]?.stderr ?? "", /the secret is not the same/);
   const open = await run(`${HERE}/master.ts`, ["--dir", dir, "--host", "0.0.0.0"]);
   assert.equal(open.code, 2);

@@ -104,10 +104,29 @@ test("who hears a master does not answer a candidate", () => {
 test("entries of a master that was deposed are cut off and handed out, and those of an older term refused", () => {
   const node = nodeOf(3, [1, 2, 2]);
   const entries = [{ term: 3, id: 9 }];
-  const answer = answerTo(node, { kind: "append", from: 2, term: 3, prevIndex: 1, prevTerm: 1, entries, commit: 0 });
+  const answer = answerTo(node, {
+    kind: "append",
+    from: 2,
+    term: 3,
+    prevIndex: 1,
+    prevTerm: 1,
+    entries,
+    commit: 0,
+  });
   assert.deepEqual(answer, { kind: "acknowledge", accepted: true, match: 2, from: 1, term: 3 });
-  assert.deepEqual(node.takeCut().map(({ id }) => id), [1, 2]);
-  const old = answerTo(node, { kind: "append", from: 3, term: 2, prevIndex: 1, prevTerm: 1, entries, commit: 9 });
+  assert.deepEqual(
+    node.takeCut().map(({ id }) => id),
+    [1, 2],
+  );
+  const old = answerTo(node, {
+    kind: "append",
+    from: 3,
+    term: 2,
+    prevIndex: 1,
+    prevTerm: 1,
+    entries,
+    commit: 9,
+  });
   assert.deepEqual(old, { kind: "acknowledge", accepted: false, match: 0, from: 1, term: 3 });
   assert.equal(node.commit, 0);
 });
@@ -140,7 +159,10 @@ test("a master that hears of no majority is none any more", () => {
   assert.equal(node.role, "master");
   node.tick(5100);
   assert.equal(node.role, "replica");
-  assert.equal(node.propose((term) => ({ term, id: 1 }), 5100), undefined);
+  assert.equal(
+    node.propose((term) => ({ term, id: 1 }), 5100),
+    undefined,
+  );
 });
 
 test("members change one at a time, and not before an entry of this term is committed", () => {

@@ -160,7 +160,8 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
 
   /** How many other nodes are known to have this entry on disk. */
   holders(index: number): number {
-    return [...this.followers].filter(([id, { match }]) => this.members.includes(id) && match >= index).length;
+    return [...this.followers].filter(([id, { match }]) => this.members.includes(id) && match >= index)
+      .length;
   }
 
   /** Forgets entries up to `index`, which must be applied. */
@@ -355,8 +356,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     const { base, commit } = this;
     const entries = this.#batch(follower.next);
     if (entries.length === 0 && !isHeartbeat) return;
-    const prevIndex =
-      entries.length > 0 || follower.match <= base.index ? follower.next - 1 : follower.match;
+    const prevIndex = entries.length > 0 || follower.match <= base.index ? follower.next - 1 : follower.match;
     const prevTerm = this.termAt(prevIndex) ?? 0;
     this.#send(to, { kind: "append", prevIndex, prevTerm, entries, commit });
     if (entries.length > 0) follower.sentMs = nowMs;

@@ -95,7 +95,11 @@ export class Contents {
   }
 
   /** One request at a time, on one connection that is kept. */
-  async #ask<T>(from: number, request: Buffer, read: (connection: Connection) => Promise<T>): Promise<T | undefined> {
+  async #ask<T>(
+    from: number,
+    request: Buffer,
+    read: (connection: Connection) => Promise<T>,
+  ): Promise<T | undefined> {
     const before = this.#turn;
     const asked = (async () => {
       await before;
@@ -116,7 +120,8 @@ export class Contents {
   }
 
   async #connect(to: number): Promise<Connection> {
-    if (this.#connection?.to === to && !this.#connection.connection.closed) return this.#connection.connection;
+    if (this.#connection?.to === to && !this.#connection.connection.closed)
+      return this.#connection.connection;
     this.#connection?.connection.destroy();
     const member = this.#node.addressOf(to);
     if (member === undefined) throw new Failure(`node ${to} is not known`);
@@ -142,7 +147,9 @@ export class Contents {
         return "here";
       }
       rmSync(aside);
-      this.#node.options.debug(`${JSON.stringify(path)} cannot be had: ${problem ?? "it is another content"}`);
+      this.#node.options.debug(
+        `${JSON.stringify(path)} cannot be had: ${problem ?? "it is another content"}`,
+      );
       return "gone";
     });
   }
@@ -160,7 +167,8 @@ export class Contents {
     let fetched = 0;
     for (const [path, item] of tree.walk("")) {
       if (item.kind !== "file") continue;
-      const isSame = applier.tree.get(path)?.digest.equals(item.digest) && hasContentOf(disk.find(path), item);
+      const isSame =
+        applier.tree.get(path)?.digest.equals(item.digest) && hasContentOf(disk.find(path), item);
       if (isSame || (await this.here(path, item)) !== undefined) continue;
       if ((await this.#fetch(path, item, from)) !== "here") return undefined; // it changed meanwhile: a newer manifest will tell
       fetched++;
@@ -195,7 +203,10 @@ export class Contents {
 }
 
 /** Copies an open file, and closes it; its size and digest as they were copied. */
-export async function snapshotFile(from: FileHandle, to: string): Promise<{ digest: Buffer; sizeBytes: number }> {
+export async function snapshotFile(
+  from: FileHandle,
+  to: string,
+): Promise<{ digest: Buffer; sizeBytes: number }> {
   const hash = createHash("sha256");
   const file = await open(to, "wx", 0o600);
   let sizeBytes = 0;
@@ -236,7 +247,9 @@ export async function receiveFile(
   }
 }
 
-export async function readManifest(connection: Connection): Promise<{ state: State; items: [string, Item][] }> {
+export async function readManifest(
+  connection: Connection,
+): Promise<{ state: State; items: [string, Item][] }> {
   const first = await nextFrame(connection);
   if (first.action !== "manifest") throw new Failure(decode(Result, first.data).text);
   const state = decode(State, first.data);
@@ -248,4 +261,8 @@ export async function readManifest(connection: Connection): Promise<{ state: Sta
   }
 }
 /** The decoded bytes are views of what has arrived, which would be kept with them. */
-const copied = (item: Item): Item => ({ ...item, digest: Buffer.from(item.digest), blob: Buffer.from(item.blob) });
+const copied = (item: Item): Item => ({
+  ...item,
+  digest: Buffer.from(item.digest),
+  blob: Buffer.from(item.blob),
+});

@@ -18,7 +18,11 @@ async function client(cluster: LocalCluster, ...lines: string[]): Promise<string
   const commands = lines.flatMap((line) => ["--command", line]);
   for (const line of lines) say(`  > ${line}`);
   const { code, stdout, stderr } = await run(`${HERE}/client.ts`, [...cluster.nodesFlags(), ...commands]);
-  for (const line of (stdout + stderr).trimEnd().split("\n").filter((line) => line !== "")) say(`  | ${line}`);
+  for (const line of (stdout + stderr)
+    .trimEnd()
+    .split("\n")
+    .filter((line) => line !== ""))
+    say(`  | ${line}`);
   expect(code === 0, `exit code ${code}`);
   return stdout;
 }
@@ -35,7 +39,12 @@ async function demonstrate(port: number): Promise<string> {
   const [first] = cluster.nodes;
   const dir = first?.dir ?? "";
   say("A master and two replicas, each with a directory of its own. A client writes:");
-  await client(cluster, "mkdir -p docs/empty", `put ${quote(projectFile("LICENSE"))} docs/licence.txt`, "ls -l docs");
+  await client(
+    cluster,
+    "mkdir -p docs/empty",
+    `put ${quote(projectFile("LICENSE"))} docs/licence.txt`,
+    "ls -l docs",
+  );
 
   say("\nAnother program writes into the master's directory, makes a link, and renames a directory:");
   writeFileSync(join(dir, "a name\nof two lines"), "hola\n");
@@ -57,7 +66,9 @@ async function demonstrate(port: number): Promise<string> {
   });
   const failoverMs = performance.now() - startMs;
   const [term, id] = [...cluster.masters()].at(-1) ?? [0, 0];
-  say(`  node ${id} was elected in term ${term}; the next write was acknowledged ${(failoverMs / 1000).toFixed(1)} s after the kill`);
+  say(
+    `  node ${id} was elected in term ${term}; the next write was acknowledged ${(failoverMs / 1000).toFixed(1)} s after the kill`,
+  );
   expect(failoverMs < 5000, "it took more than 5 s");
 
   say("\nMeanwhile somebody writes into the dead master's directory. It comes back, and is master no more:");
@@ -66,8 +77,13 @@ async function demonstrate(port: number): Promise<string> {
   await first?.running?.output(/set aside/, "stderr");
   await cluster.same();
   const aside = readdirSync(`${dir}.netlab/aside`);
-  say(`  node 1: set aside, in node1.netlab/aside: ${aside.map((name) => name.replace(/^.*Z-/, "…")).join(", ")}`);
-  expect(readFileSync(join(dir, "after"), "utf8") === "written without the first master\n", "the write was lost");
+  say(
+    `  node 1: set aside, in node1.netlab/aside: ${aside.map((name) => name.replace(/^.*Z-/, "…")).join(", ")}`,
+  );
+  expect(
+    readFileSync(join(dir, "after"), "utf8") === "written without the first master\n",
+    "the write was lost",
+  );
   expect(existsSync(join(dir, "before")), "the write before was lost");
   await client(cluster, "cat after", "nodes");
   await verify(cluster, 1);
@@ -76,9 +92,12 @@ async function demonstrate(port: number): Promise<string> {
 }
 
 await program({
-  summary: "Shows three nodes: writes, a dead master, a new one, the old one back, and that nothing was lost.",
+  summary:
+    "Shows three nodes: writes, a dead master, a new one, the old one back, and that nothing was lost.",
   example: "--port 11200",
-  settings: { port: setting(integer(0, 65_533), "port of the first node, the others' follow it (0 = any)", 0) },
+  settings: {
+    port: setting(integer(0, 65_533), "port of the first node, the others' follow it (0 = any)", 0),
+  },
   async run({ port }) {
     try {
       say(await demonstrate(port));

@@ -4,6 +4,7 @@
  * descriptor; elsewhere the way is looked at first.
  */
 import {
+  type BigIntStats,
   chmodSync,
   closeSync,
   constants,
@@ -21,9 +22,8 @@ import {
   symlinkSync,
   unlinkSync,
   writeFileSync,
-  type BigIntStats,
 } from "node:fs";
-import { open as openFile, type FileHandle } from "node:fs/promises";
+import { type FileHandle, open as openFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
 import { type Item, joined, NOTHING, nameOf } from "./protocol.ts";
@@ -208,7 +208,13 @@ export class Disk {
 }
 
 function foundOf(stat: BigIntStats, place: string): Found {
-  const kind = stat.isFile() ? "file" : stat.isDirectory() ? "directory" : stat.isSymbolicLink() ? "link" : "other";
+  const kind = stat.isFile()
+    ? "file"
+    : stat.isDirectory()
+      ? "directory"
+      : stat.isSymbolicLink()
+        ? "link"
+        : "other";
   return {
     kind,
     mode: kind === "link" ? 0 : Number(stat.mode & 0o7777n),

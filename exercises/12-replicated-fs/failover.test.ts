@@ -12,9 +12,10 @@ before(async () => {
 });
 after(() => cluster[Symbol.asyncDispose]());
 
-const whole = (text: string) => async function* () {
-  yield Buffer.from(text);
-};
+const whole = (text: string) =>
+  async function* () {
+    yield Buffer.from(text);
+  };
 const masterNow = (): LocalNode => cluster.node([...cluster.masters()].at(-1)?.[1] ?? 1);
 
 test("the master is killed: what was acknowledged is there, and the same client goes on", async () => {
@@ -42,7 +43,9 @@ test("the old master comes back: what it alone had is kept aside, and does not c
   await cluster.same();
   assert.equal(readFileSync(join(old.dir, "after"), "utf8"), "after");
   assert.ok(!existsSync(join(old.dir, "of the old master alone")));
-  const kept = readdirSync(`${old.dir}.netlab/aside`).map((name) => readFileSync(`${old.dir}.netlab/aside/${name}`, "utf8"));
+  const kept = readdirSync(`${old.dir}.netlab/aside`).map((name) =>
+    readFileSync(`${old.dir}.netlab/aside/${name}`, "utf8"),
+  );
   assert.deepEqual(kept.sort(), ["nobody knows", "of the old master"]);
 });
 

@@ -154,7 +154,11 @@ class Schedule {
   }
 }
 
-async function attempt(remote: Remote, path: string, content: string | undefined): Promise<"done" | "refused" | "unknown"> {
+async function attempt(
+  remote: Remote,
+  path: string,
+  content: string | undefined,
+): Promise<"done" | "refused" | "unknown"> {
   try {
     if (content === undefined) await remote.do("remove", path);
     else await remote.write(path, whole(content));
@@ -164,9 +168,10 @@ async function attempt(remote: Remote, path: string, content: string | undefined
     return (error as Error).name === "Refused" ? "refused" : "unknown";
   }
 }
-const whole = (text: string) => async function* () {
-  yield Buffer.from(text);
-};
+const whole = (text: string) =>
+  async function* () {
+    yield Buffer.from(text);
+  };
 function contentOf(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8");
@@ -182,8 +187,12 @@ export async function runSchedule(seed: number, faultMs = 4000): Promise<Outcome
   try {
     await schedule.run(faultMs);
   } catch (error) {
-    const ends = cluster.nodes.map(({ id, said }) => `--- node ${id}\n${said.map(({ stderr }) => stderr).join("--- again\n")}`);
-    throw new Failure(`seed ${seed}: ${explain(error)}\n${schedule.faults.join(", ")}\n${ends.join("\n")}`, { cause: error });
+    const ends = cluster.nodes.map(
+      ({ id, said }) => `--- node ${id}\n${said.map(({ stderr }) => stderr).join("--- again\n")}`,
+    );
+    throw new Failure(`seed ${seed}: ${explain(error)}\n${schedule.faults.join(", ")}\n${ends.join("\n")}`, {
+      cause: error,
+    });
   }
   const { acknowledged, unknown, faults } = schedule;
   return { acknowledged, unknown, masters: cluster.masters().size, faults };
@@ -204,7 +213,9 @@ if (process.argv[1]?.endsWith("faults.ts")) {
         try {
           const { acknowledged, unknown, masters, faults } = await runSchedule(at);
           written += acknowledged;
-          process.stdout.write(`seed ${at}: ${acknowledged} writes acknowledged, ${unknown} unknown, ${masters} masters: ${faults.join(", ")}\n`);
+          process.stdout.write(
+            `seed ${at}: ${acknowledged} writes acknowledged, ${unknown} unknown, ${masters} masters: ${faults.join(", ")}\n`,
+          );
         } catch (error) {
           if (!(error instanceof Failure)) throw error;
           failed++;

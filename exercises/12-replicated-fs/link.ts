@@ -1,11 +1,11 @@
 /** Connections between nodes, and of clients to them: both ends prove to know the secret before anything else is said. */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import type { Connection } from "../../shared/connection.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
-import { readFileSync } from "node:fs";
 import {
   type Action,
   Challenge,
@@ -34,18 +34,28 @@ export function secretOf(path: string | undefined): Buffer {
   } catch (error) {
     throw new UsageError(`cannot read the secret ${path}`, { cause: error });
   }
-  throw new UsageError(`${path}: a secret has at least 16 characters; \`openssl rand -hex 32 > ${path}\` makes one`);
+  throw new UsageError(
+    `${path}: a secret has at least 16 characters; \`openssl rand -hex 32 > ${path}\` makes one`,
+  );
 }
 
 /** Throws `UsageError` where an address beyond this machine would be served without a secret. */
 export function refuseOpenHost(host: string, secret: Buffer): void {
   if (secret.length > 0 || isLoopback(host)) return;
   const what = isIP(host) ? host : JSON.stringify(host);
-  throw new UsageError(`cannot serve ${what} without a secret: whoever reaches it could write; give --secret-file`);
+  throw new UsageError(
+    `cannot serve ${what} without a secret: whoever reaches it could write; give --secret-file`,
+  );
 }
 
 /** Each end signs both nonces and which end it is: neither can be answered with its own words. */
-function macOf(secret: Buffer, who: "server" | "client", challenge: Challenge, theirs: Buffer, id: number): Buffer {
+function macOf(
+  secret: Buffer,
+  who: "server" | "client",
+  challenge: Challenge,
+  theirs: Buffer,
+  id: number,
+): Buffer {
   const number = Buffer.alloc(4);
   number.writeUInt32BE(id);
   const hmac = createHmac("sha256", secret).update(`rfs ${who}`);
@@ -62,7 +72,12 @@ async function read(connection: Connection, action: Action, limit = MAX_STRANGER
 }
 
 /** The server's half: who it is that has connected, 0 for a client. Throws `Failure`. */
-export async function admit(connection: Connection, secret: Buffer, id: number, cluster: Buffer): Promise<number> {
+export async function admit(
+  connection: Connection,
+  secret: Buffer,
+  id: number,
+  cluster: Buffer,
+): Promise<number> {
   if (secret.length === 0 && !isLoopback(connection.peerHost))
     throw new Failure("refused: without a secret only this machine is served");
   connection.deadline = performance.now() + HANDSHAKE_MS;

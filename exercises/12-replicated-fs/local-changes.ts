@@ -1,6 +1,6 @@
 /** Changes that other programs make in the master's directory: seen by chokidar, looked up on the disk, put into the log. */
 import { createHash, randomBytes } from "node:crypto";
-import { readSync } from "node:fs";
+import { readSync, renameSync, rmSync } from "node:fs";
 import { join, relative } from "node:path";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
@@ -8,7 +8,7 @@ import { encode } from "../../shared/pdu.ts";
 import { hexOf } from "./apply.ts";
 import { snapshotFile } from "./contents.ts";
 import { type Found, hasContentOf, looksLike } from "./disk.ts";
-import { Unavailable, type ReplicaNode } from "./node.ts";
+import { type ReplicaNode, Unavailable } from "./node.ts";
 import {
   type Action,
   CHUNK_BYTES,
@@ -24,7 +24,6 @@ import {
   parentOf,
   within,
 } from "./protocol.ts";
-import { renameSync, rmSync } from "node:fs";
 
 /** What has gone may come up again under another name: then it was moved. */
 const GONE_MS = 120;
@@ -55,14 +54,20 @@ export class LocalChanges {
   async start(): Promise<void> {
     this.#isOn = true;
     const { disk, log } = { disk: this.#node.disk, log: this.#node.options.log };
-    this.#watcher = watch(disk.root, { followSymlinks: false, ignoreInitial: true, ignorePermissionErrors: true });
+    this.#watcher = watch(disk.root, {
+      followSymlinks: false,
+      ignoreInitial: true,
+      ignorePermissionErrors: true,
+    });
     this.#watcher.on("raw", (_event, name, details) => {
       const watched = (details as { watchedPath?: string }).watchedPath ?? disk.root;
       this.#see(watched);
       if (typeof name === "string") this.#see(join(watched, name));
     });
     this.#watcher.on("all", (_event, path) => this.#see(path));
-    this.#watcher.on("error", (error) => log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`));
+    this.#watcher.on("error", (error) =>
+      log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`),
+    );
     await this.#lookEverywhere();
     this.#rescan = setInterval(() => {
       this.#node.inQueue(() => this.#lookEverywhere()).catch(() => {});
@@ -112,7 +117,10 @@ export class LocalChanges {
   async #lookAtDirty(): Promise<void> {
     const nowMs = performance.now();
     // Parents before children; what has gone last, as it may have been moved.
-    const due = [...this.#dirty].filter(([, atMs]) => atMs <= nowMs).map(([path]) => path).sort();
+    const due = [...this.#dirty]
+      .filter(([, atMs]) => atMs <= nowMs)
+      .map(([path]) => path)
+      .sort();
     for (const path of due) {
       if (!this.#isOn || this.#node.tip === undefined) return;
       this.#dirty.delete(path);
@@ -148,7 +156,11 @@ export class LocalChanges {
     const from = item === undefined ? this.#movedFrom(path, found) : undefined;
     if (from !== undefined && this.#isPending(from)) return this.#mark(path, 20);
     this.#inodes.set(found.inode, path);
-    if (from !== undefined) return this.#propose("move", from, encode(MoveBody, { to: path }), path);
+    if (from !== undefined) {
+      for (const [inode, below] of this.#inodes)
+        if (within(from, below)) this.#inodes.set(inode, path + below.slice(from.length));
+      return this.#propose("move", from, encode(MoveBody, { to: path }), path);
+    }
     if (item !== undefined && hasContentOf(found, item)) {
       const body = encode(MetadataBody, { mode: found.mode, mtimeUs: found.mtimeUs });
       return this.#propose("metadata", path, body);
@@ -181,7 +193,10 @@ export class LocalChanges {
   #hasNews(path: string): boolean {
     const { disk, tree } = this.#node;
     const parent = parentOf(path);
-    const news = disk.names(parent).map((name) => joined(parent, name)).filter((one) => !tree.get(one) && !this.#complained.has(one));
+    const news = disk
+      .names(parent)
+      .map((name) => joined(parent, name))
+      .filter((one) => !tree.get(one) && !this.#complained.has(one));
     for (const one of news) this.#mark(one, 0);
     return news.length > 0;
   }
@@ -203,11 +218,14 @@ export class LocalChanges {
     const item: Item = { ...found, kind: found.kind as Item["kind"], digest: NOTHING, blob: NOTHING };
     if (found.kind !== "file") {
       this.#propose(action, path, encode(PutBody, { item, content: NOTHING }));
-      if (found.kind === "directory") for (const name of this.#node.disk.names(path)) this.#mark(`${path}/${name}`, 0);
+      if (found.kind === "directory")
+        for (const name of this.#node.disk.names(path)) this.#mark(`${path}/${name}`, 0);
       return;
     }
-    const content = found.sizeBytes > INLINE_BYTES ? await this.#stage(path, found, item) : await this.#read(path);
-    if (content === undefined || !looksLike(this.#node.disk.find(path), { ...item })) return this.#mark(path, 20);
+    const content =
+      found.sizeBytes > INLINE_BYTES ? await this.#stage(path, found, item) : await this.#read(path);
+    if (content === undefined || !looksLike(this.#node.disk.find(path), { ...item }))
+      return this.#mark(path, 20);
     if (item.blob.length === 0) item.digest = createHash("sha256").update(content).digest();
     this.#propose(action, path, encode(PutBody, { item, content }));
   }
@@ -221,7 +239,8 @@ export class LocalChanges {
   /** Copies a large file aside, as it may change while the others fetch it; sets the item's blob and digest. */
   async #stage(path: string, found: Found, item: Item): Promise<Buffer | undefined> {
     const ageMs = Date.now() - Number(found.mtimeUs / 1000n);
-    if (ageMs >= 0 && ageMs < QUIET_MS && found.sizeBytes > 4 * CHUNK_BYTES) return void this.#mark(path, QUIET_MS);
+    if (ageMs >= 0 && ageMs < QUIET_MS && found.sizeBytes > 4 * CHUNK_BYTES)
+      return void this.#mark(path, QUIET_MS);
     const { disk, store } = this.#node;
     const aside = disk.aside();
     const { digest } = await snapshotFile(await disk.open(path), aside);

@@ -58,7 +58,8 @@ class Gate {
   /** Cuts what comes from these nodes, now and later. */
   cutFrom(ids: Iterable<number>): void {
     for (const id of ids) this.cut.add(id);
-    for (const { from, sockets } of this.#open) if (this.cut.has(from)) for (const socket of sockets) socket.destroy();
+    for (const { from, sockets } of this.#open)
+      if (this.cut.has(from)) for (const socket of sockets) socket.destroy();
   }
   close(): void {
     this.#server.close();
@@ -114,7 +115,16 @@ export class LocalCluster implements AsyncDisposable {
   async add(): Promise<LocalNode> {
     const id = this.nodes.length + 1;
     const dir = join(this.folder, `node${id}`);
-    const node: LocalNode = { id, dir, port: 0, args: [], script: id === 1 ? "master.ts" : "replica.ts", running: undefined, said: [], gate: undefined };
+    const node: LocalNode = {
+      id,
+      dir,
+      port: 0,
+      args: [],
+      script: id === 1 ? "master.ts" : "replica.ts",
+      running: undefined,
+      said: [],
+      gate: undefined,
+    };
     node.args = ["--dir", dir, "--verbose", ...(this.#options.args ?? [])];
     const first = this.nodes[0];
     if (first !== undefined) node.args.push("--master", `127.0.0.1:${first.port}`);
@@ -154,9 +164,17 @@ export class LocalCluster implements AsyncDisposable {
   }
 
   remote(options: { patienceMs?: number; nodes?: readonly LocalNode[] } = {}): Remote {
-    const nodes = (options.nodes ?? this.nodes).filter(({ port }) => port > 0).map(({ port }) => ({ host: "127.0.0.1", port }));
+    const nodes = (options.nodes ?? this.nodes)
+      .filter(({ port }) => port > 0)
+      .map(({ port }) => ({ host: "127.0.0.1", port }));
     const { signal } = new AbortController();
-    return new Remote({ nodes, secret: NOTHING, patienceMs: options.patienceMs ?? 15_000, signal, debug: () => {} });
+    return new Remote({
+      nodes,
+      secret: NOTHING,
+      patienceMs: options.patienceMs ?? 15_000,
+      signal,
+      debug: () => {},
+    });
   }
   nodesFlags(): string[] {
     return this.nodes.flatMap(({ port }) => ["--node", `127.0.0.1:${port}`]);
@@ -169,7 +187,8 @@ export class LocalCluster implements AsyncDisposable {
       for (const { stderr } of said)
         for (const [, term] of stderr.matchAll(/^master \(term (\d+)\)$/gm)) {
           const other = masters.get(Number(term));
-          if (other !== undefined && other !== id) throw new Error(`nodes ${other} and ${id} were master of term ${term}`);
+          if (other !== undefined && other !== id)
+            throw new Error(`nodes ${other} and ${id} were master of term ${term}`);
           masters.set(Number(term), id);
         }
     return masters;
@@ -178,7 +197,11 @@ export class LocalCluster implements AsyncDisposable {
   /** How the trees of these nodes differ from the first one's. */
   async differences(nodes: readonly LocalNode[] = this.nodes): Promise<string[]> {
     const trees = await Promise.all(nodes.map(({ dir }) => treeOf(dir)));
-    return trees.slice(1).flatMap((tree, i) => differences(trees[0] ?? new Map(), tree).map((line) => `node ${nodes[i + 1]?.id}: ${line}`));
+    return trees
+      .slice(1)
+      .flatMap((tree, i) =>
+        differences(trees[0] ?? new Map(), tree).map((line) => `node ${nodes[i + 1]?.id}: ${line}`),
+      );
   }
   /** Waits until all trees are the same. */
   async same(nodes: readonly LocalNode[] = this.nodes, limitMs = 30_000): Promise<void> {
@@ -186,7 +209,8 @@ export class LocalCluster implements AsyncDisposable {
     while (true) {
       const lines = await this.differences(nodes).catch((error: Error) => [error.message]); // something went while it was read
       if (lines.length === 0) return;
-      if (performance.now() > giveUpAt) throw new Error(`the trees are not the same: ${lines.slice(0, 5).join("; ")}`);
+      if (performance.now() > giveUpAt)
+        throw new Error(`the trees are not the same: ${lines.slice(0, 5).join("; ")}`);
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   }
@@ -195,7 +219,9 @@ export class LocalCluster implements AsyncDisposable {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     for (const { gate } of this.nodes) gate?.close();
-    await Promise.all(this.nodes.flatMap(({ said }) => said.map((running) => running[Symbol.asyncDispose]())));
+    await Promise.all(
+      this.nodes.flatMap(({ said }) => said.map((running) => running[Symbol.asyncDispose]())),
+    );
     await rm(this.folder, { recursive: true, force: true });
   }
 }

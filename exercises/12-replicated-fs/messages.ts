@@ -29,10 +29,20 @@ export function encodeMessage(message: Message<Entry>, own: Address): Buffer {
       return frame(from, "acknowledge", "", data);
     }
     case "candidate":
-      return frame(from, "candidate", "", encode(Candidate, { ...message, isTrial: Number(message.isTrial) }));
+      return frame(
+        from,
+        "candidate",
+        "",
+        encode(Candidate, { ...message, isTrial: Number(message.isTrial) }),
+      );
     case "vote": {
       const { granted, isTrial } = message;
-      return frame(from, "vote", "", encode(Vote, { term, granted: Number(granted), isTrial: Number(isTrial) }));
+      return frame(
+        from,
+        "vote",
+        "",
+        encode(Vote, { term, granted: Number(granted), isTrial: Number(isTrial) }),
+      );
     }
     case "copy":
       return frame(from, "copy", "", encode(Copy, { term, ...own }));

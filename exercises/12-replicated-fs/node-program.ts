@@ -3,13 +3,13 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { flag, hostPort, integer, optional, setting, text, type SettingsValue } from "../../shared/config.ts";
+import { flag, hostPort, integer, optional, type SettingsValue, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { type Context, configFile, listenAt } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
-import { dial, nextFrame, NO_CLUSTER, refuseOpenHost, secretOf } from "./link.ts";
+import { dial, NO_CLUSTER, nextFrame, refuseOpenHost, secretOf } from "./link.ts";
 import { LocalChanges } from "./local-changes.ts";
 import { ReplicaNode } from "./node.ts";
 import { frame, PORT, Registration, Result } from "./protocol.ts";
@@ -24,9 +24,15 @@ const AGAIN_MS = 500;
 export const nodeSettings = (port: number) => ({
   ...listenAt(port),
   dir: setting(text, "directory that is replicated; made where there is none"),
-  state: optional(text, "folder for the log and what is set aside, on the same file system (else DIR.netlab)"),
+  state: optional(
+    text,
+    "folder for the log and what is set aside, on the same file system (else DIR.netlab)",
+  ),
   advertise: optional(hostPort(PORT), "address at which the others reach this node (else where it listens)"),
-  secretFile: optional(text, "file with the secret that all nodes and clients share; without one only loopback is served"),
+  secretFile: optional(
+    text,
+    "file with the secret that all nodes and clients share; without one only loopback is served",
+  ),
   minReplicas: setting(
     integer(0, 100),
     "nodes beside the master that must have a write on disk; never fewer than a majority needs",
@@ -51,10 +57,13 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
   lock(state);
   const store = new Store(state, !settings.noFsync);
   let node: ReplicaNode | undefined;
-  const server = await serve({ host: settings.host, port: settings.port, signal, log: debug }, async (connection) => {
-    if (node === undefined) return connection.destroy(); // it has no identity yet
-    await serveConnection(node, connection);
-  });
+  const server = await serve(
+    { host: settings.host, port: settings.port, signal, log: debug },
+    async (connection) => {
+      if (node === undefined) return connection.destroy(); // it has no identity yet
+      await serveConnection(node, connection);
+    },
+  );
   const own = (localHost = settings.host): Address =>
     settings.advertise ?? { host: isWildcard(settings.host) ? localHost : settings.host, port: server.port };
 
@@ -72,7 +81,17 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
     }
   }
   node = new ReplicaNode(
-    { dir, state, secret, own, minReplicas: settings.minReplicas, isSynchronous: !settings.noFsync, signal, log, debug },
+    {
+      dir,
+      state,
+      secret,
+      own,
+      minReplicas: settings.minReplicas,
+      isSynchronous: !settings.noFsync,
+      signal,
+      log,
+      debug,
+    },
     store,
   );
   const changes = new LocalChanges(node);
@@ -88,9 +107,12 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
 const isWildcard = (host: string) => host === "0.0.0.0" || host === "::";
 
 function refuseOverlap(dir: string, state: string): void {
-  if (`${state}/`.startsWith(`${dir}/`)) throw new UsageError(`--state ${state} lies in the directory that is replicated`);
+  if (`${state}/`.startsWith(`${dir}/`))
+    throw new UsageError(`--state ${state} lies in the directory that is replicated`);
   if (statSync(dir).dev !== statSync(state).dev)
-    throw new UsageError(`--state ${state} is on another file system than ${dir}: files could not be renamed into place`);
+    throw new UsageError(
+      `--state ${state} is on another file system than ${dir}: files could not be renamed into place`,
+    );
 }
 
 /** One process a folder. The lock of one that was killed does not count. */
@@ -127,7 +149,14 @@ async function joinAt(store: Store, at: Address, secret: Buffer, own: Own): Prom
   return { cluster, uid, id, contact };
 }
 
-async function register(at: Address, secret: Buffer, uid: string, own: Own, before?: Identity, hops = 3): Promise<Identity & { contact: { id: number } & Address }> {
+async function register(
+  at: Address,
+  secret: Buffer,
+  uid: string,
+  own: Own,
+  before?: Identity,
+  hops = 3,
+): Promise<Identity & { contact: { id: number } & Address }> {
   const cluster = before === undefined ? NO_CLUSTER : Buffer.from(before.cluster, "hex");
   const dialed = await dial({ ...at, secret, id: before?.id ?? 0, cluster, timeoutMs: 2000 });
   try {
@@ -137,7 +166,12 @@ async function register(at: Address, secret: Buffer, uid: string, own: Own, befo
     await connection.write(frame(before?.id ?? 0, "register", "", data));
     const { outcome, text } = decode(Result, (await nextFrame(connection)).data);
     if (outcome === "done")
-      return { cluster: dialed.cluster.toString("hex"), uid, id: Number(text), contact: { id: dialed.id, ...at } };
+      return {
+        cluster: dialed.cluster.toString("hex"),
+        uid,
+        id: Number(text),
+        contact: { id: dialed.id, ...at },
+      };
     if (outcome === "elsewhere" && hops > 0)
       return await register(hostPort(PORT)(text), secret, uid, own, before, hops - 1);
     throw new Failure(text);

@@ -21,8 +21,8 @@ import {
   NOTHING,
   putOf,
 } from "./protocol.ts";
-import { Store } from "./store.ts";
-import { Tree } from "./tree.ts";
+import type { Store } from "./store.ts";
+import type { Tree } from "./tree.ts";
 
 const TICK_MS = 25;
 /** The log is shortened when it is longer than this. */
@@ -153,7 +153,8 @@ export class ReplicaNode {
   }
 
   receive(message: Message<Entry>, address?: Address): void {
-    if (address !== undefined && message.term >= this.core.term) this.#told = { id: message.from, ...address };
+    if (address !== undefined && message.term >= this.core.term)
+      this.#told = { id: message.from, ...address };
     if (message.kind === "append" && message.term >= this.core.term) message = this.#withContents(message);
     this.#step(() => this.core.receive(message, performance.now()));
     if (message.kind === "copy" && message.from === this.core.master) void this.#copyAll();
@@ -200,8 +201,11 @@ export class ReplicaNode {
         const output = this.core.takeOutput();
         const { term, votedFor, base, log, lastIndex, lastTerm } = this.core;
         const isSaved =
-          term === this.store.term && votedFor === this.store.votedFor && base === this.store.base &&
-          log.length === this.store.log.length && log.at(-1) === this.store.log.at(-1);
+          term === this.store.term &&
+          votedFor === this.store.votedFor &&
+          base === this.store.base &&
+          log.length === this.store.log.length &&
+          log.at(-1) === this.store.log.at(-1);
         if (output.length === 0 && isSaved) return;
         for (const out of output.filter(isEarly)) this.#send(out);
         if (!isSaved) await this.#save();
@@ -224,7 +228,8 @@ export class ReplicaNode {
 
   #send({ to, message }: Outgoing<Entry>): void {
     const member = this.addressOf(to);
-    if (member !== undefined && !this.options.signal.aborted) this.#peers.send(member, encodeMessage(message, this.options.own()));
+    if (member !== undefined && !this.options.signal.aborted)
+      this.#peers.send(member, encodeMessage(message, this.options.own()));
   }
 
   #onRole(): void {
@@ -259,14 +264,16 @@ export class ReplicaNode {
     await this.inQueue(async () => {
       if (!this.isMaster || this.core.term !== term) return;
       this.tip = this.tree.copy();
-      for (let index = this.appliedIndex + 1; index <= this.core.lastIndex; index++) this.tip.apply(this.#entry(index));
+      for (let index = this.appliedIndex + 1; index <= this.core.lastIndex; index++)
+        this.tip.apply(this.#entry(index));
       this.#isStray = false;
       await this.onMaster();
     });
   }
 
   async #until(condition: () => boolean): Promise<void> {
-    while (!condition() && !this.options.signal.aborted) await new Promise((resolve) => setTimeout(resolve, 10));
+    while (!condition() && !this.options.signal.aborted)
+      await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   async #apply(): Promise<void> {
@@ -348,7 +355,9 @@ export class ReplicaNode {
       const timer = setInterval(() => {
         if (index > this.core.commit) return;
         this.#waiters = this.#waiters.filter((other) => other !== waiter);
-        waiter.reject(new Unavailable(`it is not on ${this.options.minReplicas} replicas, but on a majority`));
+        waiter.reject(
+          new Unavailable(`it is not on ${this.options.minReplicas} replicas, but on a majority`),
+        );
       }, WRITE_LIMIT_MS);
       const waiter: Waiter = {
         entry,
@@ -369,7 +378,8 @@ export class ReplicaNode {
   /** Tells those whose write is where it must be. Called when something was applied, or a node has told what it has. */
   #settle(): void {
     const isDone = ({ index }: Waiter) =>
-      index <= this.appliedIndex && this.core.holders(index) >= Math.min(this.options.minReplicas, this.members.length - 1);
+      index <= this.appliedIndex &&
+      this.core.holders(index) >= Math.min(this.options.minReplicas, this.members.length - 1);
     const done = this.#waiters.filter(isDone);
     if (done.length === 0) return;
     this.#waiters = this.#waiters.filter((waiter) => !done.includes(waiter));
@@ -394,7 +404,9 @@ export class ReplicaNode {
       throw new Failure(`another node has id ${id}; remove the state of this one and start it anew`);
     if (!this.core.mayChangeMembers) throw new Unavailable("another change of members is under way");
     // Who comes to another's address without its state is somebody new: the one that was there has forgotten its votes.
-    const replaced = this.members.find((member) => member !== known && member.host === host && member.port === port);
+    const replaced = this.members.find(
+      (member) => member !== known && member.host === host && member.port === port,
+    );
     if (replaced !== undefined) {
       void this.changeMembers(this.members.filter((member) => member !== replaced)).catch(() => {});
       throw new Unavailable(`node ${replaced.id} had this address; it is taken out first`);
@@ -431,9 +443,15 @@ export class ReplicaNode {
       this.applier.isDamaged = false;
       const missing = await this.applier.mend(this.tree, (path, item) => this.contents.find(path, item));
       this.#isStray = missing.length > 0;
-      for (const path of missing) this.options.log(`the content of ${JSON.stringify(path)} could not be had yet`);
+      for (const path of missing)
+        this.options.log(`the content of ${JSON.stringify(path)} could not be had yet`);
     });
-    if (this.#isStray && this.core.role === "replica" && this.core.master !== 0 && !this.options.signal.aborted)
+    if (
+      this.#isStray &&
+      this.core.role === "replica" &&
+      this.core.master !== 0 &&
+      !this.options.signal.aborted
+    )
       setTimeout(() => void this.#mendStray().catch(this.#fail), 500).unref();
   }
 
@@ -456,7 +474,9 @@ export class ReplicaNode {
         this.appliedIndex = base.index;
         this.#isStray = false;
         this.store.noteProgress(base.index, this.core.commit);
-        this.options.log(`copied the whole tree: ${tree.items.size - 1} paths, ${copied.fetched} contents fetched`);
+        this.options.log(
+          `copied the whole tree: ${tree.items.size - 1} paths, ${copied.fetched} contents fetched`,
+        );
       });
     } catch (error) {
       if (!isFailure(error)) throw error;

@@ -2,7 +2,7 @@
 import type { Connection } from "../../shared/connection.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { dial } from "./link.ts";
-import { Frame, MAX_FRAME_BYTES, type Member as FullMember } from "./protocol.ts";
+import { Frame, type Member as FullMember, MAX_FRAME_BYTES } from "./protocol.ts";
 
 const AGAIN_MS = 100;
 /** A node that takes nothing: what it is not sent, the rules send again. */

@@ -61,7 +61,10 @@ export type Action = keyof typeof ACTIONS;
 export const Frame = struct("Frame", {
   idNode: [u32, "the node that sends it; 0 is a client, or a node that has no id yet"],
   action: [enumOf(u32, ACTIONS), "what it is"],
-  path: [text(u32, MAX_PATH_BYTES), "relative to the directory, names separated by /; empty is the directory itself"],
+  path: [
+    text(u32, MAX_PATH_BYTES),
+    "relative to the directory, names separated by /; empty is the directory itself",
+  ],
   data: [bytes(u32, MAX_DATA_BYTES), "by the action"],
 });
 export type Frame = ValueOf<typeof Frame>;
@@ -81,7 +84,10 @@ export type Item = ValueOf<typeof Item>;
 export const EntryData = struct("EntryData", {
   term: [u32, "of the master that made the entry"],
   timeUs: [u64, "when; becomes the modification time of the directory that it changes"],
-  request: [fixedBytes(REQUEST_BYTES), "of the client, chosen at random; zeros: a change on the master's disk"],
+  request: [
+    fixedBytes(REQUEST_BYTES),
+    "of the client, chosen at random; zeros: a change on the master's disk",
+  ],
   body: [restBytes, "by the action"],
 });
 /** add, modify, mkdir */
@@ -108,7 +114,10 @@ export const Heartbeat = struct("Heartbeat", {
   prevTerm: [u32, "its term"],
   commit: [u32, "the last committed entry"],
   count: [u16, "entries that follow, a frame each"],
-  host: [text(u8), "where the master is reached: who has not yet read of it in the log must be able to answer"],
+  host: [
+    text(u8),
+    "where the master is reached: who has not yet read of it in the log must be able to answer",
+  ],
   port: [u16, "the same"],
 });
 export const Acknowledge = struct("Acknowledge", {
@@ -184,7 +193,10 @@ export const Command = struct("Command", {
 });
 export type Command = ValueOf<typeof Command>;
 export const Result = struct("Result", {
-  outcome: [enumOf(u8, { done: 0, failed: 1, elsewhere: 2, unavailable: 3 }), "elsewhere: text is the master's address"],
+  outcome: [
+    enumOf(u8, { done: 0, failed: 1, elsewhere: 2, unavailable: 3 }),
+    "elsewhere: text is the master's address",
+  ],
   text: [text(u32), "the answer, or why not"],
 });
 export type Result = ValueOf<typeof Result>;
@@ -219,7 +231,16 @@ export interface Entry {
 }
 export type Change = Pick<Entry, "action" | "path" | "timeUs" | "body"> & { request?: Buffer };
 
-const CHANGES: readonly Action[] = ["add", "delete", "modify", "mkdir", "move", "metadata", "members", "begin"];
+const CHANGES: readonly Action[] = [
+  "add",
+  "delete",
+  "modify",
+  "mkdir",
+  "move",
+  "metadata",
+  "members",
+  "begin",
+];
 
 export function entryOf(term: number, { action, path, timeUs, body, request = NO_REQUEST }: Change): Entry {
   const nodes = action === "members" ? decodeAll(Member, body) : undefined;
@@ -248,8 +269,11 @@ export const moveOf = (entry: Pick<Entry, "body">): string => decode(MoveBody, e
 /** The path itself, which leads nowhere else: relative, no `.` or `..`, nothing empty. Throws `Failure`. */
 export function checkPath(path: string): string {
   const parts = path === "" ? [] : path.split("/");
-  const isBad = parts.some((part) => part === "" || part === "." || part === ".." || Buffer.byteLength(part) > 255);
-  if (isBad || path.includes("\0")) throw new Failure(`${JSON.stringify(path)} is not a path within the directory`);
+  const isBad = parts.some(
+    (part) => part === "" || part === "." || part === ".." || Buffer.byteLength(part) > 255,
+  );
+  if (isBad || path.includes("\0"))
+    throw new Failure(`${JSON.stringify(path)} is not a path within the directory`);
   return path;
 }
 /** The path without its last name; of a name at the top, the directory itself. */

@@ -7,16 +7,7 @@ import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { dial, nextFrame } from "./link.ts";
-import {
-  CHUNK_BYTES,
-  Command,
-  frame,
-  Item,
-  NO_REQUEST,
-  type Operation,
-  PORT,
-  Result,
-} from "./protocol.ts";
+import { CHUNK_BYTES, Command, frame, Item, NO_REQUEST, type Operation, PORT, Result } from "./protocol.ts";
 
 export type Address = { host: string; port: number };
 export interface Listed {
@@ -90,20 +81,25 @@ export class Remote implements AsyncDisposable {
     const command = encode(Command, { operation, recursive: 0, mode: 0, to: "", ...extra, request });
     const giveUpAt = performance.now() + this.#options.patienceMs;
     let isStarted = false;
+    let told: unknown; // why not, by a node that was reached: it says more than that another was not
     for (let attempt = 0; ; attempt++) {
       try {
         const { connection } = await this.#connect(attempt);
-        const onFirst: OnChunk | undefined = onChunk && ((data) => {
-          isStarted = true;
-          return onChunk(data);
-        });
+        const onFirst: OnChunk | undefined =
+          onChunk &&
+          ((data) => {
+            isStarted = true;
+            return onChunk(data);
+          });
         return await exchange(connection, path, command, source, onFirst);
       } catch (error) {
         if (!isFailure(error) || (error instanceof Failure && error.name === "Refused")) throw error;
         this.#onFailure(error);
+        if (error instanceof NotHere) told = error;
         const isOver = performance.now() > giveUpAt || this.#options.signal.aborted;
         // Of a content that has been passed on in part, the rest of another would not do.
-        if (isOver || isStarted) throw new Failure(`cannot ${operation} ${JSON.stringify(`/${path}`)}`, { cause: error });
+        if (isOver || isStarted)
+          throw new Failure(`cannot ${operation} ${JSON.stringify(`/${path}`)}`, { cause: told ?? error });
         this.#options.debug(`${explain(error)}; trying again`);
         await delay(this.#hint === undefined ? AGAIN_MS : 10);
       }
@@ -132,7 +128,13 @@ export class Remote implements AsyncDisposable {
 
   /** Who else is there: should this one die, they are asked. */
   async #learn(connection: Connection): Promise<void> {
-    const command = encode(Command, { operation: "nodes", recursive: 0, mode: 0, to: "", request: NO_REQUEST });
+    const command = encode(Command, {
+      operation: "nodes",
+      recursive: 0,
+      mode: 0,
+      to: "",
+      request: NO_REQUEST,
+    });
     const { text } = await exchange(connection, "", command);
     for (const line of text.split("\n").slice(1)) {
       const address = hostPort(PORT)(line.split("\t")[1] ?? "");
@@ -158,7 +160,13 @@ export class Refused extends Failure {
   override name = "Refused";
 }
 
-async function exchange(connection: Connection, path: string, command: Buffer, source?: Source, onChunk?: OnChunk) {
+async function exchange(
+  connection: Connection,
+  path: string,
+  command: Buffer,
+  source?: Source,
+  onChunk?: OnChunk,
+) {
   await connection.write(frame(0, "remote", path, command));
   // An answer that comes while chunks are still being sent ends the sending with the connection.
   if (source !== undefined) {

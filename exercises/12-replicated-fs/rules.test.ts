@@ -6,15 +6,15 @@ import { decode, encode } from "../../shared/pdu.ts";
 import {
   checkPath,
   decodeEntry,
-  encodeEntry,
   type Entry,
+  encodeEntry,
   entryOf,
   Frame,
   frame,
+  type Item,
   MoveBody,
   NOTHING,
   PutBody,
-  type Item,
 } from "./protocol.ts";
 import { directoryItem, Tree } from "./tree.ts";
 import { matches, quote, resolvePath, wordsOf } from "./words.ts";
@@ -27,9 +27,15 @@ const file = (content: string): Item => ({
   digest: Buffer.from(content.padEnd(32)),
 });
 const put = (path: string, item: Item, timeUs = 7n): Entry =>
-  entryOf(1, { action: item.kind === "directory" ? "mkdir" : "add", path, timeUs, body: encode(PutBody, { item, content: NOTHING }) });
+  entryOf(1, {
+    action: item.kind === "directory" ? "mkdir" : "add",
+    path,
+    timeUs,
+    body: encode(PutBody, { item, content: NOTHING }),
+  });
 const folder = (path: string) => put(path, directoryItem(0o755, 5n));
-const move = (from: string, to: string) => entryOf(1, { action: "move", path: from, timeUs: 9n, body: encode(MoveBody, { to }) });
+const move = (from: string, to: string) =>
+  entryOf(1, { action: "move", path: from, timeUs: 9n, body: encode(MoveBody, { to }) });
 const treeWith = (...entries: Entry[]) => {
   const tree = new Tree();
   for (const entry of entries) tree.apply(entry);
@@ -40,7 +46,12 @@ const pathsOf = (tree: Tree) => [...tree.walk("")].map(([path]) => path);
 test("a frame on the wire: the assignment's four fields", () => {
   const bytes = frame(2, "delete", "a/ñ", Buffer.from("xy"));
   assert.equal(bytes.toString("hex"), "00000002000000040000000461 2fc3b10000000278 79".replaceAll(" ", ""));
-  assert.deepEqual(decode(Frame, bytes), { idNode: 2, action: "delete", path: "a/ñ", data: Buffer.from("xy") });
+  assert.deepEqual(decode(Frame, bytes), {
+    idNode: 2,
+    action: "delete",
+    path: "a/ñ",
+    data: Buffer.from("xy"),
+  });
 });
 
 test("an entry is kept as it travels", () => {
@@ -65,7 +76,8 @@ test("frames cut short or altered: they decode or are refused, nothing else", ()
 test("paths that lead out of the directory, or are not plain, are none", () => {
   for (const path of ["..", "a/..", "../a", "/a", "a//b", "a/", ".", "a/./b", "a\0b", "x".repeat(256)])
     assert.throws(() => checkPath(path), { name: "Failure" }, path);
-  for (const path of ["", "a", "a/b", "..a", "a..", " ", "a\nb", "ñ", "-r"]) assert.equal(checkPath(path), path);
+  for (const path of ["", "a", "a/b", "..a", "a..", " ", "a\nb", "ñ", "-r"])
+    assert.equal(checkPath(path), path);
   const entry = { ...put("a", file("x")), path: "../a" };
   assert.throws(() => decodeEntry(decode(Frame, encodeEntry(entry))), /not a path within/);
   assert.throws(() => decodeEntry(decode(Frame, encodeEntry(move("a", "../b")))), /not a path within/);
@@ -84,11 +96,17 @@ test("whatever is typed stays within the directory", () => {
 });
 
 test("words: quotes, backslashes, and that quoting is undone by reading", () => {
-  assert.deepEqual(wordsOf(`cp 'a b'  "c\\"d" e\\ f g'h'i`).map(({ text }) => text), ["cp", "a b", 'c"d', "e f", "ghi"]);
+  assert.deepEqual(
+    wordsOf(`cp 'a b'  "c\\"d" e\\ f g'h'i`).map(({ text }) => text),
+    ["cp", "a b", 'c"d', "e f", "ghi"],
+  );
   assert.throws(() => wordsOf("cat 'a"), /not closed/);
   fc.assert(
     fc.property(fc.array(fc.string({ minLength: 1, unit: "grapheme" })), (texts) => {
-      assert.deepEqual(wordsOf(texts.map(quote).join(" ")).map(({ text }) => text), texts);
+      assert.deepEqual(
+        wordsOf(texts.map(quote).join(" ")).map(({ text }) => text),
+        texts,
+      );
     }),
     SEED,
   );
@@ -115,7 +133,13 @@ test("globs as in a shell", () => {
 });
 
 test("the tree: put, move with all below, delete; the directory's time is the entry's", () => {
-  const tree = treeWith(folder("a"), put("a/f", file("1")), folder("a/b"), put("a/b/g", file("2")), move("a", "z"));
+  const tree = treeWith(
+    folder("a"),
+    put("a/f", file("1")),
+    folder("a/b"),
+    put("a/b/g", file("2")),
+    move("a", "z"),
+  );
   assert.deepEqual(pathsOf(tree), ["", "z", "z/b", "z/b/g", "z/f"]);
   assert.equal(tree.get("")?.mtimeUs, 9n);
   tree.apply(entryOf(1, { action: "delete", path: "z/b", timeUs: 11n, body: NOTHING }));
@@ -126,7 +150,14 @@ test("the tree: put, move with all below, delete; the directory's time is the en
 test("the tree: what does not fit changes nothing", () => {
   const tree = treeWith(folder("a"), put("a/f", file("1")));
   const before = pathsOf(tree);
-  for (const entry of [put("x/y", file("2")), put("a/f/y", file("2")), move("a", "a/b"), move("", "b"), move("q", "b"), move("a", "x/y")])
+  for (const entry of [
+    put("x/y", file("2")),
+    put("a/f/y", file("2")),
+    move("a", "a/b"),
+    move("", "b"),
+    move("q", "b"),
+    move("a", "x/y"),
+  ])
     tree.apply(entry);
   assert.deepEqual(pathsOf(tree), before);
 });

@@ -1,11 +1,13 @@
 /** What a node answers on a connection: other nodes' messages, their requests, clients' commands. */
-import { statfs } from "node:fs/promises";
+
 import type { FileHandle } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import type { Connection } from "../../shared/connection.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { digestOf } from "./apply.ts";
+import { type Found, looksLike } from "./disk.ts";
 import { admit, nextFrame } from "./link.ts";
 import { decodeMessage } from "./messages.ts";
 import { type ReplicaNode, Unavailable } from "./node.ts";
@@ -22,7 +24,6 @@ import {
   Registration,
   Result,
 } from "./protocol.ts";
-import { looksLike, type Found } from "./disk.ts";
 import { stateFrames } from "./store.ts";
 import { write } from "./writes.ts";
 
@@ -133,7 +134,8 @@ async function command(node: ReplicaNode, connection: Connection, asked: Frame):
   // A replica may lag: it answers only where there is no master to ask.
   if (!node.isMaster && node.master !== undefined) throw new Unavailable("this node is not the master");
   const { tree } = node;
-  const show = (at: string) => connection.write(frame(node.id, "manifest", at, encode(Item, tree.get(at) as Item)));
+  const show = (at: string) =>
+    connection.write(frame(node.id, "manifest", at, encode(Item, tree.get(at) as Item)));
   switch (wanted.operation) {
     case "stat":
       await show(existing(node, path));
@@ -163,7 +165,8 @@ async function command(node: ReplicaNode, connection: Connection, asked: Frame):
       return nodesTable(node);
     case "forget": {
       const id = Number(wanted.to);
-      if (!node.members.some((member) => member.id === id)) throw new Failure(`there is no node ${wanted.to}`);
+      if (!node.members.some((member) => member.id === id))
+        throw new Failure(`there is no node ${wanted.to}`);
       if (id === node.id) throw new Failure("that is the master; stop it first");
       await node.changeMembers(node.members.filter((member) => member.id !== id));
       return "";

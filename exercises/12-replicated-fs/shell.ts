@@ -23,7 +23,8 @@ function modeText({ kind, mode }: Item): string {
   const bits = [...(kind === "link" ? 0o777 : mode & 0o777).toString(2).padStart(9, "0")];
   return TYPES[kind] + bits.map((bit, i) => (bit === "1" ? "rwx"[i % 3] : "-")).join("");
 }
-const timeText = ({ mtimeUs }: Item) => new Date(Number(mtimeUs / 1000n)).toISOString().slice(0, 19).replace("T", " ");
+const timeText = ({ mtimeUs }: Item) =>
+  new Date(Number(mtimeUs / 1000n)).toISOString().slice(0, 19).replace("T", " ");
 /** A name as it may be shown: on a terminal nothing of it moves the cursor. */
 const shown = (name: string) => (/\p{Cc}/u.test(name) ? quote(name) : name);
 
@@ -83,7 +84,8 @@ export class Shell {
     const rest = before.filter((word) => !isFlag(word)).concat(end < 0 ? [] : words.slice(end + 1));
     const allowed = [...(USAGE[command]?.args.matchAll(/\[-(\w)\]/g) ?? [])].map(([, flag]) => flag);
     const wrong = [...flags].find((flag) => !allowed.includes(flag) && !(command === "rm" && flag === "R"));
-    if (wrong !== undefined) throw new Failure(`${command}: -${wrong} is not known: ${command} ${USAGE[command]?.args}`);
+    if (wrong !== undefined)
+      throw new Failure(`${command}: -${wrong} is not known: ${command} ${USAGE[command]?.args}`);
     await this.#dispatch(command, flags, rest);
   }
 
@@ -103,7 +105,8 @@ export class Shell {
         for (const path of await this.#paths(words, 1)) await this.#stat(path);
         return;
       case "tree":
-        for (const path of await this.#paths(words.length > 0 ? words : wordsOf("."), 1)) await this.#tree(path);
+        for (const path of await this.#paths(words.length > 0 ? words : wordsOf("."), 1))
+          await this.#tree(path);
         return;
       case "mkdir":
         for (const { text } of needed(words, 1, command))
@@ -131,7 +134,8 @@ export class Shell {
       case "forget":
         return void (await this.#remote.do("forget", "", { to: needed(words, 1, command)[0]?.text ?? "" }));
       case "help":
-        for (const [name, { args, does }] of Object.entries(USAGE)) await this.#line(`${`${name} ${args}`.padEnd(38)} ${does}`);
+        for (const [name, { args, does }] of Object.entries(USAGE))
+          await this.#line(`${`${name} ${args}`.padEnd(38)} ${does}`);
         return;
       case "exit":
         this.isOver = true;
@@ -164,23 +168,32 @@ export class Shell {
       for (const base of bases) next.push(...(await this.#matching(base, part)));
       bases = next;
     }
-    const isThere = await Promise.all(bases.map((base) => (pattern.endsWith("*") ? true : this.#exists(base))));
+    const isThere = await Promise.all(
+      bases.map((base) => (pattern.endsWith("*") ? true : this.#exists(base))),
+    );
     return bases.filter((_, i) => isThere[i]);
   }
   async #matching(base: string, part: string): Promise<string[]> {
     const listed = await this.#remote.list(base).catch(noneWhereRefused);
-    return listed.slice(1).map(({ path }) => path).filter((path) => matches(part, nameOf(path)));
+    return listed
+      .slice(1)
+      .map(({ path }) => path)
+      .filter((path) => matches(part, nameOf(path)));
   }
   #exists(path: string): Promise<boolean> {
-    return this.#remote.stat(path).then(() => true, (error) => {
-      if (error instanceof Refused) return false;
-      throw error;
-    });
+    return this.#remote.stat(path).then(
+      () => true,
+      (error) => {
+        if (error instanceof Refused) return false;
+        throw error;
+      },
+    );
   }
 
   async #cd(words: Word[]): Promise<void> {
     const [path = ""] = words.length === 0 ? [""] : await this.#paths(words, 1);
-    if ((await this.#remote.stat(path)).kind !== "directory") throw new Failure(`/${path} is not a directory`);
+    if ((await this.#remote.stat(path)).kind !== "directory")
+      throw new Failure(`/${path} is not a directory`);
     this.folder = path;
   }
 
@@ -190,23 +203,36 @@ export class Shell {
     for (const path of paths) lists.push(await this.#remote.list(path));
     const isHidden = (path: string) => nameOf(path).startsWith(".") && !flags.has("a");
     const files = lists.filter(([first]) => first?.item.kind !== "directory").flat();
-    for (const one of files) await this.#listed(one, one.path.startsWith(`${this.folder}/`) && this.folder !== "" ? one.path.slice(this.folder.length + 1) : one.path, flags);
+    for (const one of files)
+      await this.#listed(
+        one,
+        one.path.startsWith(`${this.folder}/`) && this.folder !== ""
+          ? one.path.slice(this.folder.length + 1)
+          : one.path,
+        flags,
+      );
     for (const [first, ...rest] of lists.filter(([first]) => first?.item.kind === "directory")) {
-      if (lists.length > 1) await this.#line(`${files.length > 0 || first !== lists[0]?.[0] ? "\n" : ""}/${first?.path}:`);
+      if (lists.length > 1)
+        await this.#line(`${files.length > 0 || first !== lists[0]?.[0] ? "\n" : ""}/${first?.path}:`);
       for (const one of rest) if (!isHidden(one.path)) await this.#listed(one, nameOf(one.path), flags);
     }
   }
   async #listed({ item }: Listed, name: string, flags: Flags): Promise<void> {
     if (!flags.has("l")) return this.#line(shown(name));
     const target = item.kind === "link" ? ` -> ${shown(item.target)}` : "";
-    await this.#line(`${modeText(item)} ${String(item.sizeBytes).padStart(11)} ${timeText(item)} ${shown(name)}${target}`);
+    await this.#line(
+      `${modeText(item)} ${String(item.sizeBytes).padStart(11)} ${timeText(item)} ${shown(name)}${target}`,
+    );
   }
 
   async #stat(path: string): Promise<void> {
     const item = await this.#remote.stat(path);
     const { kind, mode, sizeBytes, digest, target } = item;
-    await this.#line(`path      /${shown(path)}\nkind      ${kind}\nmode      ${mode.toString(8).padStart(4, "0")} ${modeText(item)}\nmodified  ${timeText(item)} UTC`);
-    if (kind === "file") await this.#line(`size      ${sizeBytes} bytes\nSHA-256   ${digest.toString("hex")}`);
+    await this.#line(
+      `path      /${shown(path)}\nkind      ${kind}\nmode      ${mode.toString(8).padStart(4, "0")} ${modeText(item)}\nmodified  ${timeText(item)} UTC`,
+    );
+    if (kind === "file")
+      await this.#line(`size      ${sizeBytes} bytes\nSHA-256   ${digest.toString("hex")}`);
     if (kind === "link") await this.#line(`target    ${shown(target)}`);
   }
 
@@ -218,9 +244,11 @@ export class Shell {
     const name = tests.some(({ text }) => text === "-name") ? value("-name") : undefined;
     const type = tests.some(({ text }) => text === "-type") ? value("-type")?.text : undefined;
     const stray = tests.find(({ text }, i) => i % 2 === 0 && !["-name", "-type"].includes(text));
-    if (stray !== undefined) throw new Failure(`find: ${stray.text} is not known: find ${USAGE["find"]?.args}`);
+    if (stray !== undefined)
+      throw new Failure(`find: ${stray.text} is not known: find ${USAGE["find"]?.args}`);
     for (const { path, item } of await this.#remote.walk(from)) {
-      const isWanted = (type === undefined || { file: "f", directory: "d", link: "l" }[item.kind] === type) &&
+      const isWanted =
+        (type === undefined || { file: "f", directory: "d", link: "l" }[item.kind] === type) &&
         (name === undefined || matches(name.isQuoted ? unescaped(name.pattern) : name.pattern, nameOf(path)));
       if (isWanted) await this.#line(`/${shown(path)}`);
     }
@@ -237,7 +265,9 @@ export class Shell {
       for (let at = parentOf(path); at !== from; at = parentOf(at))
         stem = (last.get(parentOf(at)) === at ? "    " : "│   ") + stem;
       const target = item.kind === "link" ? ` -> ${shown(item.target)}` : "";
-      await this.#line(`${stem}${last.get(parentOf(path)) === path ? "└── " : "├── "}${shown(nameOf(path))}${target}`);
+      await this.#line(
+        `${stem}${last.get(parentOf(path)) === path ? "└── " : "├── "}${shown(nameOf(path))}${target}`,
+      );
     }
     await this.#line(`${counts.directory} directories, ${counts.file + counts.link} files`);
   }
@@ -251,7 +281,10 @@ export class Shell {
 
   /** The target of each: within a directory that is there, else the name itself, which is then that of one only. */
   async #targets(from: readonly string[], to: string): Promise<[string, string][]> {
-    const isFolder = await this.#remote.stat(to).then(({ kind }) => kind === "directory", () => false);
+    const isFolder = await this.#remote.stat(to).then(
+      ({ kind }) => kind === "directory",
+      () => false,
+    );
     if (!isFolder && from.length > 1) throw new Failure(`/${to} is not a directory`);
     return from.map((path) => [path, isFolder ? joined(to, basename(path)) : to]);
   }
@@ -265,9 +298,12 @@ export class Shell {
   }
 
   async #put(words: Word[], isRecursive: boolean): Promise<void> {
-    const local = needed(words, 2, "put").slice(0, -1).map(({ text }) => text);
+    const local = needed(words, 2, "put")
+      .slice(0, -1)
+      .map(({ text }) => text);
     const to = this.#resolve(words.at(-1)?.text ?? "");
-    for (const [path, target] of await this.#targets(local, to)) await this.#putOne(path, target, isRecursive);
+    for (const [path, target] of await this.#targets(local, to))
+      await this.#putOne(path, target, isRecursive);
   }
   async #putOne(local: string, to: string, isRecursive: boolean): Promise<void> {
     const found = await lstat(local).catch((error) => {
@@ -279,14 +315,18 @@ export class Shell {
       for (const name of await readdir(local)) await this.#putOne(join(local, name), joined(to, name), true);
       return;
     }
-    const source: Source = () => createReadStream(local, { highWaterMark: 256 * 1024 }) as AsyncIterable<Buffer>;
+    const source: Source = () =>
+      createReadStream(local, { highWaterMark: 256 * 1024 }) as AsyncIterable<Buffer>;
     await this.#remote.write(to, source, found.mode & 0o777);
   }
 
   async #get(words: Word[], isRecursive: boolean): Promise<void> {
     needed(words, 2, "get");
     const to = words.at(-1)?.text ?? "";
-    const isFolder = await lstat(to).then((found) => found.isDirectory(), () => false);
+    const isFolder = await lstat(to).then(
+      (found) => found.isDirectory(),
+      () => false,
+    );
     const paths = await this.#paths(words.slice(0, -1), 1);
     if (paths.length > 1 && !isFolder) throw new Failure(`${to} is not a directory`);
     for (const path of paths) await this.#getOne(path, isFolder ? join(to, nameOf(path)) : to, isRecursive);
@@ -315,7 +355,9 @@ export class Shell {
   async #df(): Promise<void> {
     const [size, free, paths] = (await this.#remote.do("df", "")).split("\t").map(Number);
     await this.#line(`${"size".padStart(10)} ${"free".padStart(10)} ${"paths".padStart(8)}  node`);
-    await this.#line(`${bigEnough(size ?? 0).padStart(10)} ${bigEnough(free ?? 0).padStart(10)} ${String(paths).padStart(8)}  ${this.#remote.address}`);
+    await this.#line(
+      `${bigEnough(size ?? 0).padStart(10)} ${bigEnough(free ?? 0).padStart(10)} ${String(paths).padStart(8)}  ${this.#remote.address}`,
+    );
   }
 
   async #nodes(): Promise<void> {
@@ -325,7 +367,9 @@ export class Shell {
     for (const line of lines) {
       const [id = "", address = "", role = "", match = "", lag = "", heard = ""] = line.split("\t");
       const isLost = Number(heard) > 1500;
-      await this.#line(`${id.padEnd(5)} ${address.padEnd(22)} ${role.padEnd(8)} ${match.padStart(7)} ${lag.padStart(5)}  ${heard === "?" ? "?" : `${heard} ms ago${isLost ? ", lost" : ""}`}`);
+      await this.#line(
+        `${id.padEnd(5)} ${address.padEnd(22)} ${role.padEnd(8)} ${match.padStart(7)} ${lag.padStart(5)}  ${heard === "?" ? "?" : `${heard} ms ago${isLost ? ", lost" : ""}`}`,
+      );
     }
   }
 
@@ -335,16 +379,29 @@ export class Shell {
     const last = /\s$/.test(line) && !/\\\s$/.test(line) ? undefined : words.at(-1);
     const typed = last === undefined ? "" : line.slice(last.at);
     if (words.length === 0 || (words.length === 1 && last !== undefined))
-      return [Object.keys(USAGE).filter((name) => name.startsWith(typed)).map((name) => `${name} `), typed];
+      return [
+        Object.keys(USAGE)
+          .filter((name) => name.startsWith(typed))
+          .map((name) => `${name} `),
+        typed,
+      ];
     const text = last?.text ?? "";
     const slash = text.lastIndexOf("/") + 1;
     const start = text.slice(slash);
-    const listed = await this.#remote.list(resolvePath(this.folder, text.slice(0, slash) || ".")).catch(noneWhereFailed);
+    const listed = await this.#remote
+      .list(resolvePath(this.folder, text.slice(0, slash) || "."))
+      .catch(noneWhereFailed);
     const hits = listed.slice(1).filter(({ path }) => {
       const name = nameOf(path);
       return name.startsWith(start) && (!name.startsWith(".") || start.startsWith("."));
     });
-    return [hits.map(({ path, item }) => quote(text.slice(0, slash) + nameOf(path)) + (item.kind === "directory" ? "/" : " ")), typed];
+    return [
+      hits.map(
+        ({ path, item }) =>
+          quote(text.slice(0, slash) + nameOf(path)) + (item.kind === "directory" ? "/" : " "),
+      ),
+      typed,
+    ];
   }
 }
 

@@ -3,12 +3,22 @@
  * delays, loses and repeats, cuts, crashes, and a client that writes. All of it from a seed.
  */
 import { strict as assert } from "node:assert";
-import { type Base, Consensus, type Durable, type LogEntry, type Message, type Outgoing } from "./consensus.ts";
+import {
+  type Base,
+  Consensus,
+  type Durable,
+  type LogEntry,
+  type Message,
+  type Outgoing,
+} from "./consensus.ts";
 
 export interface Entry extends LogEntry {
   id: number;
 }
-type Parcel = Message<Entry> | { kind: "ask"; from: number } | { kind: "whole"; base: Base; applied: number[] };
+type Parcel =
+  | Message<Entry>
+  | { kind: "ask"; from: number }
+  | { kind: "whole"; base: Base; applied: number[] };
 
 /** A generator of numbers in [0, 1): mulberry32. */
 export function randomFrom(seed: number): () => number {
@@ -142,8 +152,11 @@ export class Simulation {
     for (const { to, message } of early) this.#post(id, to, message);
     const { term, votedFor, base, lastIndex, lastTerm } = core;
     const isSame =
-      term === node.disk.term && votedFor === node.disk.votedFor && base === node.disk.base &&
-      core.log.length === node.disk.log.length && core.log.at(-1) === node.disk.log.at(-1);
+      term === node.disk.term &&
+      votedFor === node.disk.votedFor &&
+      base === node.disk.base &&
+      core.log.length === node.disk.log.length &&
+      core.log.at(-1) === node.disk.log.at(-1);
     const disk = { term, votedFor, base, log: [...core.log], applied: node.applied.slice(0, base.index) };
     const finish = () => {
       if (node.life !== life) return; // it crashed before: nothing of this is on disk
@@ -228,9 +241,7 @@ export class Simulation {
     if (node === undefined) return;
     const { members } = node.core;
     const changed = Math.floor(this.random() * (this.world.nodes + 1)) + 1;
-    const wanted = members.includes(changed)
-      ? members.filter((id) => id !== changed)
-      : [...members, changed];
+    const wanted = members.includes(changed) ? members.filter((id) => id !== changed) : [...members, changed];
     if (wanted.length < 2 || changed === node.core.id) return;
     const id = this.#nextEntry++;
     this.#work(node.core.id, () => node.core.propose((term) => ({ term, id, members: wanted }), this.nowMs));
@@ -268,7 +279,8 @@ export class Simulation {
     const master = survivors.find(({ core }) => core.role === "master");
     assert.ok(master, "in the end there is a master");
     assert.ok(this.#written.length > countBefore, "in the end a write succeeds");
-    for (const id of this.#written) assert.ok(this.#history.includes(id), `write ${id} was acknowledged and is lost`);
+    for (const id of this.#written)
+      assert.ok(this.#history.includes(id), `write ${id} was acknowledged and is lost`);
     for (const { core, applied } of survivors.filter(({ core }) => master.core.members.includes(core.id)))
       assert.deepEqual(applied, this.#history, `node ${core.id} has caught up`);
   }

@@ -10,7 +10,7 @@
  *     aside/       what was in the directory, or was to be, and is not of the file system
  */
 import { existsSync, mkdirSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
-import { open, rename, type FileHandle } from "node:fs/promises";
+import { type FileHandle, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { Failure } from "../../shared/errors.ts";
@@ -79,7 +79,8 @@ export class Store implements Durable<Entry> {
     this.#isSynchronous = isSynchronous;
     this.stage = join(folder, "stage");
     this.asideFolder = join(folder, "aside");
-    for (const path of [folder, this.stage, this.asideFolder]) mkdirSync(path, { recursive: true, mode: 0o700 });
+    for (const path of [folder, this.stage, this.asideFolder])
+      mkdirSync(path, { recursive: true, mode: 0o700 });
     this.identity = this.#json<Identity>("identity");
     const vote = this.#json<{ term: number; votedFor: number }>("vote");
     this.term = vote?.term ?? 0;
@@ -110,7 +111,10 @@ export class Store implements Durable<Entry> {
     if (!existsSync(this.#path("base"))) return;
     const [head, ...items] = decodeAll(Frame, readFileSync(this.#path("base")));
     if (head === undefined) throw new Failure(`cannot read the state in ${this.#path("base")}`);
-    this.setBase(decode(State, head.data), items.map(({ path, data }) => [path, decode(Item, data)]));
+    this.setBase(
+      decode(State, head.data),
+      items.map(({ path, data }) => [path, decode(Item, data)]),
+    );
   }
 
   /** The tree up to the log, as it was read or has been copied from another node. */
@@ -159,7 +163,8 @@ export class Store implements Durable<Entry> {
     const isAdded = isLonger && (this.log.length === 0 || this.log.at(-1) === next[this.log.length - 1]);
     if (isAdded && !this.#rewritten && this.#log !== undefined) {
       if (next.length > this.log.length) await this.#append(next.slice(this.log.length));
-    } else if (!isAdded || this.#log === undefined || this.#rewritten) await this.#rewriteLog(base.index, next);
+    } else if (!isAdded || this.#log === undefined || this.#rewritten)
+      await this.#rewriteLog(base.index, next);
     this.log = next;
   }
 

@@ -1,21 +1,22 @@
 /** The tree that the committed entries describe: what every node's directory must look like. No disk here. */
+
+import { decode } from "../../shared/pdu.ts";
 import {
+  decodeAll,
   type Entry,
   type Item,
   isPut,
   joined,
-  MetadataBody,
-  decodeAll,
   Member,
-  type State,
+  MetadataBody,
   moveOf,
-  NOTHING,
   NO_REQUEST,
+  NOTHING,
   nameOf,
   parentOf,
   putOf,
+  type State,
 } from "./protocol.ts";
-import { decode } from "../../shared/pdu.ts";
 
 /** So many requests are remembered, lest one that is repeated be carried out twice. */
 const REMEMBERED = 1000;

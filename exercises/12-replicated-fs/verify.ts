@@ -6,8 +6,8 @@ import { digestOf } from "./apply.ts";
 import { Disk } from "./disk.ts";
 import { dial, nextFrame } from "./link.ts";
 import { frame, Item, type Member, NOTHING, Result } from "./protocol.ts";
-import { Store } from "./store.ts";
 import { itemOf } from "./session.ts";
+import { Store } from "./store.ts";
 
 export interface VerifyOptions {
   dir: string;
@@ -21,7 +21,8 @@ type Items = Map<string, Item>;
 export async function verify({ dir, state, secret, signal }: VerifyOptions): Promise<void> {
   const store = new Store(state, false);
   const { identity } = store;
-  if (identity === undefined) throw new Failure(`${dir} is no node's directory: there is nothing in ${state}`);
+  if (identity === undefined)
+    throw new Failure(`${dir} is no node's directory: there is nothing in ${state}`);
   const members = store.log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? store.tree.members;
   const own = await itemsHere(new Disk(dir, store.stage));
   let bad = 0;
@@ -39,7 +40,8 @@ export async function verify({ dir, state, secret, signal }: VerifyOptions): Pro
       bad++;
     }
   }
-  if (bad > 0) throw new Failure(`${bad} of ${members.length - 1} other nodes are not the same, or could not be asked`);
+  if (bad > 0)
+    throw new Failure(`${bad} of ${members.length - 1} other nodes are not the same, or could not be asked`);
 }
 
 async function itemsHere(disk: Disk): Promise<Items> {
@@ -49,7 +51,13 @@ async function itemsHere(disk: Disk): Promise<Items> {
   return items;
 }
 
-async function itemsOf(member: Member, secret: Buffer, id: number, cluster: Buffer, signal: AbortSignal): Promise<Items> {
+async function itemsOf(
+  member: Member,
+  secret: Buffer,
+  id: number,
+  cluster: Buffer,
+  signal: AbortSignal,
+): Promise<Items> {
   const { host, port } = member;
   const { connection } = await dial({ host, port, secret, id, cluster, signal });
   connection.timeoutMs = 60_000;
@@ -71,7 +79,8 @@ export function differences(own: Items, other: Items): string[] {
   const paths = [...new Set([...own.keys(), ...other.keys()])].sort();
   return paths.flatMap((path) => {
     const [here, there] = [own.get(path), other.get(path)];
-    const what = here === undefined ? "only there" : there === undefined ? "only here" : difference(here, there);
+    const what =
+      here === undefined ? "only there" : there === undefined ? "only here" : difference(here, there);
     return what === undefined ? [] : [`${what}: ${JSON.stringify(`/${path}`)}`];
   });
 }
@@ -80,7 +89,8 @@ function difference(here: Item, there: Item): string | undefined {
   if (here.kind !== there.kind) return `${here.kind} here, ${there.kind} there`;
   if (!here.digest.equals(there.digest)) return "content differs";
   if (here.target !== there.target) return "the link's target differs";
-  if (here.mode !== there.mode) return `permissions ${here.mode.toString(8)} here, ${there.mode.toString(8)} there`;
+  if (here.mode !== there.mode)
+    return `permissions ${here.mode.toString(8)} here, ${there.mode.toString(8)} there`;
   if (here.mtimeUs !== there.mtimeUs) return "time of modification differs";
   return undefined;
 }

@@ -54,7 +54,11 @@ export function wordsOf(line: string, isPartial = false): Word[] {
 export function quote(text: string): string {
   if (/^[\p{L}\p{N}_./,:@%+=~-]+$/u.test(text)) return text;
   if (/[\p{Cc}]/u.test(text)) {
-    const body = text.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n").replaceAll("\t", "\\t").replaceAll("\r", "\\r");
+    const body = text
+      .replace(/[\\']/g, "\\$&")
+      .replaceAll("\n", "\\n")
+      .replaceAll("\t", "\\t")
+      .replaceAll("\r", "\\r");
     return `$'${body}'`;
   }
   return `'${text.replaceAll("'", "'\\''")}'`;

@@ -21,8 +21,8 @@ import {
   MetadataBody,
   MoveBody,
   NOTHING,
-  parentOf,
   PutBody,
+  parentOf,
 } from "./protocol.ts";
 import { directoryItem, type Tree } from "./tree.ts";
 
@@ -38,7 +38,8 @@ const change = (action: Action, path: string, body: Buffer, request?: Buffer): C
   timeUs: nowUs(),
   ...(request === undefined ? {} : { request: Buffer.from(request) }),
 });
-const putBody = (item: Item, content: Buffer = NOTHING): Buffer => encode(PutBody, { item, content } satisfies ValueOf<typeof PutBody>);
+const putBody = (item: Item, content: Buffer = NOTHING): Buffer =>
+  encode(PutBody, { item, content } satisfies ValueOf<typeof PutBody>);
 
 function tipOf(node: ReplicaNode): Tree {
   node.refuseUnlessWritable();
@@ -60,7 +61,12 @@ function existing(tip: Tree, path: string): Item {
 }
 
 /** Carries out a command that changes the tree; resolves when it is committed. */
-export async function write(node: ReplicaNode, connection: Connection, path: string, asked: Command): Promise<void> {
+export async function write(
+  node: ReplicaNode,
+  connection: Connection,
+  path: string,
+  asked: Command,
+): Promise<void> {
   const { operation, request } = asked;
   // Its chunks are taken whatever becomes of it: behind them comes the next command.
   const content = operation === "write" ? await receive(node, connection) : undefined;
@@ -74,7 +80,17 @@ export async function write(node: ReplicaNode, connection: Connection, path: str
     case "touch": {
       const item = tip.get(path);
       if (item === undefined) return putFile(node, path, emptyContent(), { ...asked, mode: 0o644 });
-      return node.write(change("metadata", path, encode(MetadataBody, { mode: asked.mode || item.mode, mtimeUs: asked.mode ? item.mtimeUs : nowUs() }), request));
+      return node.write(
+        change(
+          "metadata",
+          path,
+          encode(MetadataBody, {
+            mode: asked.mode || item.mode,
+            mtimeUs: asked.mode ? item.mtimeUs : nowUs(),
+          }),
+          request,
+        ),
+      );
     }
     case "remove":
     case "rmdir":
@@ -115,7 +131,13 @@ async function receive(node: ReplicaNode, connection: Connection): Promise<Conte
   return stagedContent(node, aside, sizeBytes, hash.digest(), Buffer.concat(small));
 }
 
-function stagedContent(node: ReplicaNode, aside: string, sizeBytes: number, digest: Buffer, small: Buffer): Content {
+function stagedContent(
+  node: ReplicaNode,
+  aside: string,
+  sizeBytes: number,
+  digest: Buffer,
+  small: Buffer,
+): Content {
   if (sizeBytes <= INLINE_BYTES) {
     rmSync(aside);
     return { sizeBytes: BigInt(sizeBytes), digest, blob: NOTHING, bytes: small };
@@ -139,16 +161,28 @@ async function putFile(node: ReplicaNode, path: string, content: Content, asked:
   const { bytes, ...rest } = content;
   const mode = (asked.mode || before?.mode || 0o644) & 0o7777;
   const item: Item = { kind: "file", mode, mtimeUs: nowUs(), target: "", ...rest };
-  await node.write(change(before === undefined ? "add" : "modify", path, putBody(item, bytes), asked.request));
+  await node.write(
+    change(before === undefined ? "add" : "modify", path, putBody(item, bytes), asked.request),
+  );
 }
 
-async function makeDirectory(node: ReplicaNode, path: string, { recursive, request, mode }: Command): Promise<void> {
+async function makeDirectory(
+  node: ReplicaNode,
+  path: string,
+  { recursive, request, mode }: Command,
+): Promise<void> {
   const tip = tipOf(node);
   const item = tip.get(path);
   if (recursive && item?.kind === "directory") return node.confirm();
   if (item !== undefined) throw new Failure(`${quoted(path)} exists`);
   if (recursive && tip.get(parentOf(path)) === undefined)
-    await makeDirectory(node, parentOf(path), { operation: "mkdir", recursive, request: Buffer.alloc(8), mode, to: "" });
+    await makeDirectory(node, parentOf(path), {
+      operation: "mkdir",
+      recursive,
+      request: Buffer.alloc(8),
+      mode,
+      to: "",
+    });
   checkPlace(tipOf(node), path);
   await node.write(change("mkdir", path, putBody(directoryItem(mode || 0o755, nowUs())), request));
 }
@@ -156,7 +190,8 @@ async function makeDirectory(node: ReplicaNode, path: string, { recursive, reque
 function checkRemoval(tip: Tree, path: string, { operation, recursive }: Command): void {
   if (path === "") throw new Failure("that is the directory itself");
   const item = existing(tip, path);
-  if (operation === "rmdir" && item.kind !== "directory") throw new Failure(`${quoted(path)} is not a directory`);
+  if (operation === "rmdir" && item.kind !== "directory")
+    throw new Failure(`${quoted(path)} is not a directory`);
   if (operation === "rmdir" && tip.names(path).length > 0) throw new Failure(`${quoted(path)} is not empty`);
   if (operation === "remove" && item.kind === "directory" && !recursive)
     throw new Failure(`${quoted(path)} is a directory; rm -r removes it`);
@@ -180,11 +215,16 @@ async function move(node: ReplicaNode, from: string, { to, request }: Command): 
 /** Copies on the master; the contents go to the others like any other. */
 async function copy(node: ReplicaNode, from: string, to: string, asked: Command): Promise<void> {
   const item = existing(tipOf(node), from);
-  if (item.kind === "directory" && !asked.recursive) throw new Failure(`${quoted(from)} is a directory; cp -r copies it`);
+  if (item.kind === "directory" && !asked.recursive)
+    throw new Failure(`${quoted(from)} is a directory; cp -r copies it`);
   if (to === from || to.startsWith(`${from}/`) || from === "")
     throw new Failure(`cannot copy ${quoted(from)} to ${quoted(to)}: it is the same, or within itself`);
   checkPlace(tipOf(node), to);
-  const copies = [...tipOf(node).walk(from)].map(([path, item]) => ({ path, item, to: to + path.slice(from.length) }));
+  const copies = [...tipOf(node).walk(from)].map(([path, item]) => ({
+    path,
+    item,
+    to: to + path.slice(from.length),
+  }));
   for (const [i, one] of copies.entries()) {
     // The last one carries the request: when that is done, all is.
     const request = i === copies.length - 1 ? asked.request : undefined;
@@ -192,7 +232,13 @@ async function copy(node: ReplicaNode, from: string, to: string, asked: Command)
   }
 }
 
-async function copyOne(node: ReplicaNode, from: string, item: Item, to: string, request?: Buffer): Promise<void> {
+async function copyOne(
+  node: ReplicaNode,
+  from: string,
+  item: Item,
+  to: string,
+  request?: Buffer,
+): Promise<void> {
   const there = tipOf(node).get(to);
   if (item.kind === "directory") {
     if (there?.kind === "directory" && request === undefined) return;
