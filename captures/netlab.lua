@@ -392,28 +392,16 @@ attach(existing("irc"), { tcp = { 10900 } })
 attach(existing("data"), { tcp = { 10901 } })
 
 protocol {
-  name = "nlct",
-  title = "Clock time (netlab)",
-  info = "{kind} {id}",
-  otherwise = "time",
-  size = 48,
-  udp = { 11000 },
-  pdu = group("ClockTime", "", {
-    integer("magic", "\"NLCT\" in ASCII", "uint", 4, { always = 0x4e4c4354 }),
-    integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
-    integer("kind", "a server answers requests only", "uint", 1, { codes = { [1] = "request", [2] = "reply" } }),
-    bits("flags", "none yet", 2, {
-      { name = "reserved", width = 16, mask = 0xffff },
-    }),
-    integer("id", "chosen by the client at random, repeated in the reply", "uint", 8),
-    integer("clientTransmit", "T1: when the request left, in ns of the client's monotonic clock; repeated in the reply", "int", 8),
-    integer("serverReceive", "T2: when the request came, in ns since 1970-01-01T00:00:00Z, leap seconds not counted", "int", 8),
-    integer("serverTransmit", "T3: when the reply left, likewise", "int", 8),
-    integer("serverError", "the server's own estimate of how far its clock may be from UTC, in ns", "uint", 8),
+  name = "rfs",
+  title = "Replicated File System",
+  tcp = { "11200-11209" },
+  pdu = group("Frame", "", {
+    integer("idNode", "the node that sends it; 0 is a client, or a node that has no id yet", "uint", 4),
+    integer("action", "what it is", "uint", 4, { codes = { [0] = "register", [1] = "remote", [2] = "copy", [3] = "add", [4] = "delete", [5] = "modify", [6] = "chunk", [7] = "mkdir", [8] = "move", [9] = "metadata", [10] = "members", [11] = "begin", [12] = "heartbeat", [13] = "acknowledge", [14] = "candidate", [15] = "vote", [16] = "manifest", [17] = "digest", [18] = "fetch", [19] = "challenge", [20] = "proof", [21] = "result" } }),
+    text("path", "relative to the directory, names separated by /; empty is the directory itself", integer("path length", "bytes of path", "uint", 4), { max = 4096 }),
+    bytes("data", "by the action", integer("data length", "bytes of data", "uint", 4), { max = 1048576 }),
   }),
 }
-
-attach(existing("time"), { tcp = { 11000 } })
 
 protocol {
   name = "nlru",

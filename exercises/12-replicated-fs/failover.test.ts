@@ -39,7 +39,7 @@ test("the old master comes back: what it alone had is kept aside, and does not c
   writeFileSync(join(old.dir, "after"), "of the old master");
   writeFileSync(join(old.dir, "of the old master alone"), "nobody knows");
   await cluster.launch(old);
-  await cluster.node(1).running?.output(/set aside[^]*set aside/, "stderr");
+  await cluster.node(1).running?.output(/set aside[\s\S]*set aside/, "stderr");
   await cluster.same();
   assert.equal(readFileSync(join(old.dir, "after"), "utf8"), "after");
   assert.ok(!existsSync(join(old.dir, "of the old master alone")));

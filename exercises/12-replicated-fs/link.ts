@@ -52,7 +52,7 @@ export function refuseOpenHost(host: string, secret: Buffer): void {
 function macOf(
   secret: Buffer,
   who: "server" | "client",
-  challenge: Challenge,
+  challenge: Hello,
   theirs: Buffer,
   id: number,
 ): Buffer {
@@ -61,7 +61,7 @@ function macOf(
   const hmac = createHmac("sha256", secret).update(`rfs ${who}`);
   return hmac.update(challenge.nonce).update(challenge.cluster).update(theirs).update(number).digest();
 }
-type Challenge = { nonce: Buffer; cluster: Buffer };
+type Hello = { nonce: Buffer; cluster: Buffer };
 
 async function read(connection: Connection, action: Action, limit = MAX_STRANGER_BYTES): Promise<Frame> {
   const got = await connection.readPdu(Frame, limit);
