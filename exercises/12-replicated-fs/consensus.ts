@@ -77,6 +77,8 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   #heardMasterMs = Number.NEGATIVE_INFINITY;
   #heartbeatMs = 0;
   #saved: number;
+  /** Up to here the log is the master's. */
+  #agreed = 0;
   #output: Outgoing<E>[] = [];
   #cut: E[] = [];
 
@@ -178,7 +180,10 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   install(base: Base): void {
     if (base.index <= this.commit) return;
     if (this.termAt(base.index) === base.term) this.log.splice(0, base.index - this.base.index);
-    else this.#cut.push(...this.log.splice(0));
+    else {
+      this.log.splice(0, Math.max(this.commit, this.#agreed) - this.base.index);
+      this.#cut.push(...this.log.splice(0));
+    }
     this.base = base;
     this.commit = base.index;
     this.#saved = Math.min(this.#saved, this.lastIndex);
@@ -248,6 +253,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     }
     if (skipped <= message.entries.length) this.#take(prevIndex, entries);
     const match = Math.max(this.base.index, message.prevIndex + message.entries.length);
+    this.#agreed = Math.max(this.#agreed, match);
     this.commit = Math.max(this.commit, Math.min(message.commit, match));
     this.#send(from, { kind: "acknowledge", accepted: true, match });
   }
@@ -291,6 +297,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   }
 
   #campaign(nowMs: number, isTrial: boolean): void {
+    this.#agreed = 0;
     this.role = "candidate";
     this.master = 0;
     this.#isTrial = isTrial;
@@ -322,6 +329,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     this.term = term;
     this.role = "replica";
     this.master = master;
+    this.#agreed = 0;
     this.followers.clear();
     this.#restartElection(nowMs);
   }

@@ -180,7 +180,7 @@ export class LocalCluster implements AsyncDisposable {
     return this.nodes.flatMap(({ port }) => ["--node", `127.0.0.1:${port}`]);
   }
 
-  /** Who says that it is master, and in which term; throws where two did in the same. */
+  /** Who says that it is master, by term, the latest last; throws where two did in the same. */
   masters(): Map<number, number> {
     const masters = new Map<number, number>();
     for (const { id, said } of this.nodes)
@@ -191,7 +191,7 @@ export class LocalCluster implements AsyncDisposable {
             throw new Error(`nodes ${other} and ${id} were master of term ${term}`);
           masters.set(Number(term), id);
         }
-    return masters;
+    return new Map([...masters].sort(([one], [other]) => one - other));
   }
 
   /** How the trees of these nodes differ from the first one's. */

@@ -72,7 +72,8 @@ export class ReplicaNode {
   onMaster: () => Promise<void> = async () => {};
   onReplica: () => void = () => {};
   readonly #peers: Peers;
-  readonly #ours = new WeakSet<Entry>();
+  /** Changes that were seen in this very directory, since this node has been master. */
+  #ours = new WeakSet<Entry>();
   #fail: (error: unknown) => void = () => {};
   #waiters: Waiter[] = [];
   #queue: Promise<unknown> = Promise.resolve();
@@ -239,6 +240,7 @@ export class ReplicaNode {
     if (was === "master" && role !== "master") {
       this.options.log(`not master any more (term ${term})`);
       this.tip = undefined;
+      this.#ours = new WeakSet(); // the directory is about to be mended: what they say must be carried out in it
       this.#isStray = true;
       this.onReplica();
       for (const { reject } of this.#waiters.splice(0))
