@@ -42,13 +42,13 @@ async function demonstrate(port: number): Promise<string> {
   await client(
     cluster,
     "mkdir -p docs/empty",
-    `put ${quote(projectFile("LICENSE"))} docs/licence.txt`,
+    `put ${quote(projectFile("config/replicated-fs.ini"))} docs/nodes.ini`,
     "ls -l docs",
   );
 
   say("\nAnother program writes into the master's directory, makes a link, and renames a directory:");
   writeFileSync(join(dir, "a name\nof two lines"), "hola\n");
-  symlinkSync("docs/licence.txt", join(dir, "link"));
+  symlinkSync("docs/nodes.ini", join(dir, "link"));
   await cluster.same();
   renameSync(join(dir, "docs"), join(dir, "texts"));
   await cluster.same();

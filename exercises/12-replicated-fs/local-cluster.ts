@@ -142,7 +142,7 @@ export class LocalCluster implements AsyncDisposable {
   async #isMember(id: number): Promise<void> {
     await using remote = this.remote();
     while (!new RegExp(`^${id}\\t`, "m").test(await remote.do("nodes", "")))
-      await new Promise((resolve) => setTimeout(resolve, 25));
+      await new Promise((resolve) => setTimeout(resolve, 100));
     await remote.do("mkdir", "", { recursive: 1 }); // it is committed that it is one, too
   }
 

@@ -4,7 +4,7 @@ import { explain, isFailure } from "../../shared/errors.ts";
 import { dial } from "./link.ts";
 import { Frame, type Member as FullMember, MAX_FRAME_BYTES } from "./protocol.ts";
 
-const AGAIN_MS = 100;
+const AGAIN_MS = 250;
 /** A node that takes nothing: what it is not sent, the rules send again. */
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 
