@@ -142,7 +142,7 @@ await program({
   },
   async run({ rounds, large }, { log }) {
     const folder = mkdtempSync(join(tmpdir(), "netlab-lsyncd-"));
-    await using quick = await LocalCluster.start(2, { args: ["--no-fsync"] });
+    await using quick = await LocalCluster.start(2, { args: ["--unsynced"] });
     await using safe = await LocalCluster.start(2);
     const hasPeer = isInstalled("lsyncd") && isInstalled("rsync");
     if (!hasPeer) log("missing: lsyncd and rsync, so there is nothing beside it");
@@ -154,7 +154,7 @@ await program({
     ];
     try {
       for (const [title, times, job] of jobs) {
-        const contenders: Contender[] = [{ name: "ours, --no-fsync", run: () => job(pairOf(quick)) }];
+        const contenders: Contender[] = [{ name: "ours, --unsynced", run: () => job(pairOf(quick)) }];
         if (peer !== undefined) contenders.push({ name: "lsyncd + rsync", run: () => job(peer.pair) });
         contenders.push({ name: "ours, fsync", run: () => job(pairOf(safe)) });
         process.stdout.write(
@@ -162,7 +162,7 @@ await program({
         );
       }
       const writes: Contender[] = [
-        { name: "--no-fsync", run: () => acknowledged(quick) },
+        { name: "--unsynced", run: () => acknowledged(quick) },
         { name: "fsync", run: () => acknowledged(safe) },
       ];
       process.stdout.write(

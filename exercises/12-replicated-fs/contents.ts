@@ -206,6 +206,7 @@ export class Contents {
 export async function snapshotFile(
   from: FileHandle,
   to: string,
+  isSynchronous = false,
 ): Promise<{ digest: Buffer; sizeBytes: number }> {
   const hash = createHash("sha256");
   const file = await open(to, "wx", 0o600);
@@ -220,6 +221,7 @@ export async function snapshotFile(
       await file.write(chunk);
       sizeBytes += bytesRead;
     }
+    if (isSynchronous) await file.sync();
   } finally {
     await Promise.all([file.close(), from.close()]);
   }

@@ -50,6 +50,7 @@ class Schedule {
 
   async run(faultMs: number): Promise<void> {
     const writers = [this.#write(0), this.#write(1), this.#writeLocally()];
+    for (const writer of writers) writer.catch(() => {}); // it is waited for in the end
     const endMs = performance.now() + faultMs;
     while (performance.now() < endMs) {
       await delay(150 + this.#random() * 700);

@@ -82,6 +82,7 @@ export class LocalChanges {
     this.#dirty.clear();
     this.#pending.clear();
     this.#inodes.clear();
+    this.#copies.clear();
   }
 
   #see(absolute: string): void {
@@ -222,11 +223,15 @@ export class LocalChanges {
         for (const name of this.#node.disk.names(path)) this.#mark(`${path}/${name}`, 0);
       return;
     }
-    const content =
-      found.sizeBytes > INLINE_BYTES ? await this.#stage(path, found, item) : await this.#read(path);
-    if (content === undefined || !looksLike(this.#node.disk.find(path), { ...item }))
-      return this.#mark(path, 20);
-    if (item.blob.length === 0) item.digest = createHash("sha256").update(content).digest();
+    if (found.sizeBytes > INLINE_BYTES) {
+      const copy = this.#copies.get(path);
+      if (copy === undefined || !looksLike(found, copy)) return this.#copySoon(path, item);
+      this.#copies.delete(path);
+      return this.#propose(action, path, encode(PutBody, { item: copy, content: NOTHING }));
+    }
+    const content = await this.#read(path);
+    if (!looksLike(this.#node.disk.find(path), item)) return this.#mark(path, 20);
+    item.digest = createHash("sha256").update(content).digest();
     this.#propose(action, path, encode(PutBody, { item, content }));
   }
 
@@ -236,22 +241,37 @@ export class LocalChanges {
     return buffer.subarray(0, readSync(file.fd, buffer));
   }
 
-  /** Copies a large file aside, as it may change while the others fetch it; sets the item's blob and digest. */
-  async #stage(path: string, found: Found, item: Item): Promise<Buffer | undefined> {
-    const ageMs = Date.now() - Number(found.mtimeUs / 1000n);
-    if (ageMs >= 0 && ageMs < QUIET_MS && found.sizeBytes > 4 * CHUNK_BYTES)
-      return void this.#mark(path, QUIET_MS);
-    const { disk, store } = this.#node;
+  /** Copies of large files that are staged, and paths that are being copied. */
+  readonly #copies = new Map<string, Item>();
+  readonly #copying = new Set<string>();
+
+  /** A large file is copied aside, as it may change while the others fetch it; the disk's queue does not wait for that. */
+  #copySoon(path: string, item: Item): void {
+    if (this.#copying.has(path)) return;
+    const ageMs = Date.now() - Number(item.mtimeUs / 1000n);
+    if (ageMs >= 0 && ageMs < QUIET_MS && item.sizeBytes > 4 * CHUNK_BYTES) return this.#mark(path, QUIET_MS);
+    this.#copying.add(path);
+    this.#copy(path, item)
+      .catch((error) => {
+        if (!isFailure(error)) throw error;
+        this.#complain(path, explain(error));
+      })
+      .finally(() => {
+        this.#copying.delete(path);
+        this.#mark(path, 0);
+      });
+  }
+
+  async #copy(path: string, item: Item): Promise<void> {
+    const { disk, store, options } = this.#node;
     const aside = disk.aside();
-    const { digest } = await snapshotFile(await disk.open(path), aside);
-    if (!looksLike(disk.find(path), item)) {
-      rmSync(aside);
-      return undefined;
-    }
-    item.blob = randomBytes(16);
-    item.digest = digest;
-    renameSync(aside, join(store.stage, hexOf(item.blob)));
-    return NOTHING;
+    const { digest } = await snapshotFile(await disk.open(path), aside, options.isSynchronous);
+    if (!this.#isOn || !looksLike(disk.find(path), item)) return rmSync(aside);
+    const before = this.#copies.get(path);
+    if (before !== undefined) rmSync(join(store.stage, hexOf(before.blob)), { force: true });
+    const blob = randomBytes(16);
+    renameSync(aside, join(store.stage, hexOf(blob)));
+    this.#copies.set(path, { ...item, blob, digest });
   }
 
   /** Nobody waits for it: what comes of it is seen when the path is looked at again. */

@@ -38,7 +38,7 @@ export const nodeSettings = (port: number) => ({
     "nodes beside the master that must have a write on disk; never fewer than a majority needs",
     1,
   ),
-  noFsync: flag("do not wait for the disk: for measurements, and for data that may be lost"),
+  unsynced: flag("do not wait for the disk: for measurements, and for data that may be lost"),
   verify: flag("compare the tree with those of the other nodes, by hash, print what differs, and end"),
   config: configFile("config/replicated-fs.ini"),
 });
@@ -55,7 +55,7 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
   mkdirSync(state, { recursive: true, mode: 0o700 });
   refuseOverlap(realpathSync(dir), realpathSync(state));
   lock(state);
-  const store = new Store(state, !settings.noFsync);
+  const store = new Store(state, !settings.unsynced);
   let node: ReplicaNode | undefined;
   const server = await serve(
     { host: settings.host, port: settings.port, signal, log: debug },
@@ -87,7 +87,7 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
       secret,
       own,
       minReplicas: settings.minReplicas,
-      isSynchronous: !settings.noFsync,
+      isSynchronous: !settings.unsynced,
       signal,
       log,
       debug,

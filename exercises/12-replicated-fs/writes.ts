@@ -17,7 +17,6 @@ import {
   checkPath,
   INLINE_BYTES,
   type Item,
-  joined,
   MetadataBody,
   MoveBody,
   NOTHING,
@@ -250,7 +249,11 @@ async function copyOne(
   const action = there === undefined ? "add" : "modify";
   if (item.kind === "link") return node.write(change(action, to, putBody(item), request));
   const aside = node.disk.aside();
-  const { digest, sizeBytes } = await snapshotFile(await node.disk.open(joined("", from)), aside);
+  const { digest, sizeBytes } = await snapshotFile(
+    await node.disk.open(from),
+    aside,
+    node.options.isSynchronous,
+  );
   let small: Buffer = NOTHING;
   if (sizeBytes <= INLINE_BYTES) {
     await using file = await open(aside, "r");
