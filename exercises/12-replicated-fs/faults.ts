@@ -42,6 +42,7 @@ class Schedule {
   acknowledged = 0;
   unknown = 0;
   #isOver = false;
+  #hasFailed = false;
 
   constructor(seed: number, cluster: LocalCluster) {
     this.#random = randomFrom(seed);
@@ -50,7 +51,11 @@ class Schedule {
 
   async run(faultMs: number): Promise<void> {
     const writers = [this.#write(0), this.#write(1), this.#writeLocally()];
-    for (const writer of writers) writer.catch(() => {}); // it is waited for in the end
+    for (const writer of writers)
+      writer.catch(() => {
+        this.#hasFailed = true; // it is waited for in the end
+      });
+    while (this.acknowledged === 0 && !this.#hasFailed) await delay(10); // there is something to lose
     const endMs = performance.now() + faultMs;
     while (performance.now() < endMs) {
       await delay(150 + this.#random() * 700);
@@ -59,9 +64,9 @@ class Schedule {
     await this.#mend();
     this.#isOver = true;
     await Promise.all(writers);
-    await using remote = this.#cluster.remote({ patienceMs: 30_000 });
+    await using remote = this.#cluster.remote({ patienceMs: 60_000 });
     await remote.write("the-end", whole("the end")); // all that came before it is committed, or never will be
-    await this.#cluster.same();
+    await this.#cluster.same(this.#cluster.nodes, 60_000);
     this.#check();
   }
 

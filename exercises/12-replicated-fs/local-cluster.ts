@@ -204,7 +204,7 @@ export class LocalCluster implements AsyncDisposable {
       );
   }
   /** Waits until all trees are the same. */
-  async same(nodes: readonly LocalNode[] = this.nodes, limitMs = 30_000): Promise<void> {
+  async same(nodes: readonly LocalNode[] = this.nodes, limitMs = 60_000): Promise<void> {
     const giveUpAt = performance.now() + limitMs;
     while (true) {
       const lines = await this.differences(nodes).catch((error: Error) => [error.message]); // something went while it was read
