@@ -392,6 +392,30 @@ attach(existing("irc"), { tcp = { 10900 } })
 attach(existing("data"), { tcp = { 10901 } })
 
 protocol {
+  name = "nlct",
+  title = "Clock time (netlab)",
+  info = "{kind} {id}",
+  otherwise = "time",
+  size = 48,
+  udp = { 11000 },
+  pdu = group("ClockTime", "", {
+    integer("magic", "\"NLCT\" in ASCII", "uint", 4, { always = 0x4e4c4354 }),
+    integer("version", "of this protocol", "uint", 1, { always = 0x1 }),
+    integer("kind", "a server answers requests only", "uint", 1, { codes = { [1] = "request", [2] = "reply" } }),
+    bits("flags", "none yet", 2, {
+      { name = "reserved", width = 16, mask = 0xffff },
+    }),
+    integer("id", "chosen by the client at random, repeated in the reply", "uint", 8),
+    integer("clientTransmit", "T1: when the request left, in ns of the client's monotonic clock; repeated in the reply", "int", 8),
+    integer("serverReceive", "T2: when the request came, in ns since 1970-01-01T00:00:00Z, leap seconds not counted", "int", 8),
+    integer("serverTransmit", "T3: when the reply left, likewise", "int", 8),
+    integer("serverError", "the server's own estimate of how far its clock may be from UTC, in ns", "uint", 8),
+  }),
+}
+
+attach(existing("time"), { tcp = { 11000 } })
+
+protocol {
   name = "rfs",
   title = "Replicated File System",
   tcp = { "11200-11209" },

@@ -21,10 +21,10 @@ interface Pair {
 let round = 0;
 
 /** Milliseconds until `done`, looked at each turn of the event loop or every millisecond. */
-async function timed(done: () => boolean): Promise<number> {
+async function timed(done: () => boolean, what = ""): Promise<number> {
   const startMs = performance.now();
   while (!done()) {
-    if (performance.now() - startMs > PATIENCE_MS) throw new Failure("it does not arrive");
+    if (performance.now() - startMs > PATIENCE_MS) throw new Failure(`it does not arrive (${what})`);
     await delay(1);
   }
   return performance.now() - startMs;
@@ -50,7 +50,7 @@ async function manyFiles({ from, to }: Pair, count: number): Promise<number> {
     const there = join(dir, name);
     return sizeOf(there) >= 0 && readdirSync(there).filter((file) => !file.startsWith(".")).length === count;
   };
-  await timed(() => to.every(isWhole));
+  await timed(() => to.every(isWhole), `${name} from ${from}`);
   const ms = performance.now() - startMs;
   await delay(200);
   for (const dir of to)
