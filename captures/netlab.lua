@@ -416,18 +416,6 @@ protocol {
 attach(existing("time"), { tcp = { 11000 } })
 
 protocol {
-  name = "rfs",
-  title = "Replicated File System",
-  tcp = { "11200-11209" },
-  pdu = group("Frame", "", {
-    integer("idNode", "the node that sends it; 0 is a client, or a node that has no id yet", "uint", 4),
-    integer("action", "what it is", "uint", 4, { codes = { [0] = "register", [1] = "remote", [2] = "copy", [3] = "add", [4] = "delete", [5] = "modify", [6] = "chunk", [7] = "mkdir", [8] = "move", [9] = "metadata", [10] = "members", [11] = "begin", [12] = "heartbeat", [13] = "acknowledge", [14] = "candidate", [15] = "vote", [16] = "manifest", [17] = "digest", [18] = "fetch", [19] = "challenge", [20] = "proof", [21] = "result" } }),
-    text("path", "relative to the directory, names separated by /; empty is the directory itself", integer("path length", "bytes of path", "uint", 4), { max = 4096 }),
-    bytes("data", "by the action", integer("data length", "bytes of data", "uint", 4), { max = 1048576 }),
-  }),
-}
-
-protocol {
   name = "nlru",
   title = "Reliable UDP (netlab)",
   info = "{sequence} {kind}, ack {ack}",
@@ -525,6 +513,18 @@ protocol {
         bytes("body", "of any content", "rest"),
       }),
     }),
+  }),
+}
+
+protocol {
+  name = "rfs",
+  title = "Replicated File System",
+  tcp = { "11200-11209" },
+  pdu = group("Frame", "", {
+    integer("idNode", "the node that sends it; 0 is a client, or a node that has no id yet", "uint", 4),
+    integer("action", "what it is", "uint", 4, { codes = { [0] = "register", [1] = "remote", [2] = "copy", [3] = "add", [4] = "delete", [5] = "modify", [6] = "chunk", [7] = "mkdir", [8] = "move", [9] = "metadata", [10] = "members", [11] = "begin", [12] = "heartbeat", [13] = "acknowledge", [14] = "candidate", [15] = "vote", [16] = "manifest", [17] = "digest", [18] = "fetch", [19] = "challenge", [20] = "proof", [21] = "result" } }),
+    text("path", "relative to the directory, names separated by /; empty is the directory itself", integer("path length", "bytes of path", "uint", 4), { max = 4096 }),
+    bytes("data", "by the action", integer("data length", "bytes of data", "uint", 4), { max = 1048576 }),
   }),
 }
 
