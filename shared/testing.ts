@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { once } from "node:events";
 import { type AddressInfo, connect as connectSocket, createServer, type Socket } from "node:net";
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { namespacesMissing } from "./namespaces.ts";
 import { isInstalled, PATIENCE_MS } from "./running.ts";
 import { connect } from "./tcp.ts";
@@ -24,6 +24,15 @@ export function needsNamespaces(): { skip?: string } {
   const mustHave = process.env["NETLAB_REQUIRE_TOOLS"] === "1" && process.getuid?.() === 0;
   if (mustHave) throw new Error(missing);
   return { skip: missing };
+}
+
+/** Looks again and again until it holds, with patience; the error says what was waited for. */
+export async function becomes(holds: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  const lateMs = performance.now() + PATIENCE_MS;
+  while (!(await holds())) {
+    assert.ok(performance.now() < lateMs, `waited in vain for ${what}`);
+    await sleep(10);
+  }
 }
 
 /** Sends the bytes in pieces, each in a segment of its own where the receiver is quick enough to tell. Rejects when it is gone. */

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { connect } from "../../shared/tcp.ts";
-import { needs, PATIENCE_MS, run, runTool, splitAt, start, tcpRelay, within } from "../../shared/testing.ts";
+import { becomes, needs, run, runTool, splitAt, start, tcpRelay, within } from "../../shared/testing.ts";
 import { clientHandshake } from "./handshake.ts";
 import { HERE, LocalServer, output, PASSWORD, USER } from "./local-server.ts";
 import { tamperer } from "./man-in-the-middle.ts";
@@ -36,15 +36,6 @@ after(() => server[Symbol.asyncDispose]());
 const client = (args: readonly string[], stdin: string | Buffer = "", own = server) =>
   run(`${HERE}/client.ts`, [...own.as(), ...args], { stdin });
 const mode = (path: string) => (statSync(path).mode & 0o777).toString(8);
-
-/** Looks again until it holds. */
-async function becomes(holds: () => boolean, what: string): Promise<void> {
-  const lateMs = performance.now() + 10_000;
-  while (!holds()) {
-    assert.ok(performance.now() < lateMs, `waited in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
 
 describe("set-up", () => {
   test("without users the server says how to add one and exits 2; adduser adds, changes and removes", async () => {
@@ -252,8 +243,10 @@ describe("who may come in", () => {
     await becomes(() => small.log.some(({ event }) => event === "logout"), "the end of the idle one");
     await assert.rejects(output(first, "true"), /idle for too long|closed|reset/i);
     let second: RemoteShell | undefined; // its place is free when its shell has gone, too
-    for (const until = Date.now() + PATIENCE_MS; second === undefined && Date.now() < until; )
-      second = await small.remote().catch(() => undefined);
+    await becomes(
+      async () => (second = await small.remote().catch(() => undefined)) !== undefined,
+      "a place",
+    );
     assert.ok(second);
     assert.equal((await output(second, "true")).code, 0);
     await second[Symbol.asyncDispose]();
