@@ -243,10 +243,10 @@ describe("who may come in", () => {
     await becomes(() => small.log.some(({ event }) => event === "logout"), "the end of the idle one");
     await assert.rejects(output(first, "true"), /idle for too long|closed|reset/i);
     let second: RemoteShell | undefined; // its place is free when its shell has gone, too
-    await becomes(
-      async () => (second = await small.remote().catch(() => undefined)) !== undefined,
-      "a place",
-    );
+    await becomes(async () => {
+      second = await small.remote().catch(() => undefined);
+      return second !== undefined;
+    }, "a place");
     assert.ok(second);
     assert.equal((await output(second, "true")).code, 0);
     await second[Symbol.asyncDispose]();
