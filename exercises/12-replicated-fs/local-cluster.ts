@@ -111,8 +111,8 @@ export class LocalCluster implements AsyncDisposable {
     }
   }
 
-  /** One more node; resolves when it is a member. */
-  async add(): Promise<LocalNode> {
+  /** One more node; resolves when it is a member. `cut`: nodes from which nothing reaches it, of a gated cluster. */
+  async add({ cut = [] }: { cut?: readonly number[] } = {}): Promise<LocalNode> {
     const id = this.nodes.length + 1;
     const dir = join(this.folder, `node${id}`);
     const node: LocalNode = {
@@ -132,6 +132,7 @@ export class LocalCluster implements AsyncDisposable {
     if (this.#options.isGated) {
       node.port = await freePort();
       node.gate = new Gate(node.port);
+      node.gate.cutFrom(cut);
       node.args.push("--advertise", `127.0.0.1:${await node.gate.listen()}`);
     } else if (this.#options.ports) node.port = this.#options.ports + id - 1;
     await this.launch(node);

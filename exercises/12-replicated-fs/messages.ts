@@ -33,7 +33,7 @@ export function encodeMessage(message: Message<Entry>, own: Address): Buffer {
         from,
         "candidate",
         "",
-        encode(Candidate, { ...message, isTrial: Number(message.isTrial) }),
+        encode(Candidate, { ...message, ...own, isTrial: Number(message.isTrial) }),
       );
     case "vote": {
       const { granted, isTrial } = message;
@@ -67,8 +67,11 @@ export async function decodeMessage(
       return { message: { kind: "acknowledge", from, ...rest, accepted: accepted === 1 } };
     }
     case "candidate": {
-      const { isTrial, ...rest } = decode(Candidate, data);
-      return { message: { kind: "candidate", from, ...rest, isTrial: isTrial === 1 } };
+      const { isTrial, host, port, ...rest } = decode(Candidate, data);
+      return {
+        message: { kind: "candidate", from, ...rest, isTrial: isTrial === 1 },
+        address: { host, port },
+      };
     }
     case "vote": {
       const { term, granted, isTrial } = decode(Vote, data);

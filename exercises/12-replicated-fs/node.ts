@@ -80,8 +80,8 @@ export class ReplicaNode {
   #isFlushing = false;
   #isApplying = false;
   #isMending = false;
-  /** Where the master said that it is. */
-  #told: ({ id: number } & Address) | undefined;
+  /** Where masters and candidates said that they are. */
+  readonly #told = new Map<number, Address>();
   #newBase: { base: Base; tree: Tree } | undefined;
   #role: Consensus<Entry>["role"] = "replica";
   #knownMaster = 0;
@@ -118,10 +118,13 @@ export class ReplicaNode {
   get members(): readonly Member[] {
     return this.core.log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? this.store.tree.members;
   }
-  /** Where a node is: as the log says, or, before it does, as a master said, or where this one was registered. */
+  /** Where a node is: as the log says, or, before it does, as it said itself, or where this one was registered. */
   addressOf(id: number): Omit<Member, "uid"> | undefined {
-    const told = [this.#told, this.store.identity?.contact].find((one) => one?.id === id);
-    return this.members.find((member) => member.id === id) ?? told;
+    const member = this.members.find((one) => one.id === id);
+    if (member !== undefined) return member;
+    const told = this.#told.get(id);
+    const { contact } = this.store.identity ?? {};
+    return told !== undefined ? { id, ...told } : contact?.id === id ? contact : undefined;
   }
   get isMaster(): boolean {
     return this.core.role === "master";
@@ -154,8 +157,7 @@ export class ReplicaNode {
   }
 
   receive(message: Message<Entry>, address?: Address): void {
-    if (address !== undefined && message.term >= this.core.term)
-      this.#told = { id: message.from, ...address };
+    if (address !== undefined && message.term >= this.core.term) this.#told.set(message.from, address);
     if (message.kind === "append" && message.term >= this.core.term) message = this.#withContents(message);
     this.#step(() => this.core.receive(message, performance.now()));
     if (message.kind === "copy" && message.from === this.core.master) void this.#copyAll();
@@ -344,9 +346,11 @@ export class ReplicaNode {
     if (core.role !== "master" || this.tip === undefined) {
       const others = core.members.length;
       throw new Unavailable(
-        core.master === 0
-          ? `no master: ${core.majority} of the ${others} nodes must be up and reach one another; reading goes on`
-          : "this node is not the master",
+        others === 0
+          ? "this node has nothing from a master yet"
+          : core.master === 0
+            ? `no master: ${core.majority} of the ${others} nodes must be up and reach one another; reading goes on`
+            : "this node is not the master",
       );
     }
   }

@@ -130,6 +130,11 @@ export const Candidate = struct("Candidate", {
   lastIndex: [u32, "its last entry"],
   lastTerm: [u32, "and that one's term"],
   isTrial: [u8, "1: only asks what the answer would be"],
+  host: [
+    text(u8),
+    "where the candidate is reached: who has not yet read of it in the log must be able to vote",
+  ],
+  port: [u16, "the same"],
 });
 export const Vote = struct("Vote", {
   term: [u32, "the candidate's if granted, else the sender's"],
