@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Consensus, type Message } from "./consensus.ts";
 import { type Entry, Simulation, type World } from "./simulation.ts";
 
-const SCHEDULES = 250;
+const SCHEDULES = 150;
 
 /** Worlds differ by their seed: sizes, losses, delays, changes of members. */
 function worldOf(seed: number): World {

@@ -7,10 +7,9 @@
  * were at that moment are on disk (a master's appends may go before); then it calls `saved(lastIndex, lastTerm)`.
  */
 
-/** Times in milliseconds. A master that has not heard of a majority for `ELECTION_MAX_MS` is none any more. */
 export const HEARTBEAT_MS = 100;
-export const ELECTION_MIN_MS = 1000;
-export const ELECTION_MAX_MS = 2000;
+/** A node that has heard no master for so long, to twice as long, stands for election. */
+export const ELECTION_MS = 1000;
 /** An append that was not answered is sent again after this. */
 const RESEND_MS = 500;
 /** What one append carries at most. */
@@ -71,6 +70,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   master = 0;
   readonly followers = new Map<number, Follower>();
   readonly #random: () => number;
+  readonly #electionAfterMs: number;
   readonly #votes = new Set<number>();
   #isTrial = false;
   #electionMs = 0;
@@ -82,7 +82,13 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   #output: Outgoing<E>[] = [];
   #cut: E[] = [];
 
-  constructor(id: number, durable: Durable<E>, nowMs: number, random: () => number) {
+  constructor(
+    id: number,
+    durable: Durable<E>,
+    nowMs: number,
+    random: () => number,
+    electionAfterMs = ELECTION_MS,
+  ) {
     this.id = id;
     this.term = durable.term;
     this.votedFor = durable.votedFor;
@@ -91,7 +97,9 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     this.commit = durable.base.index;
     this.#saved = this.lastIndex;
     this.#random = random;
+    this.#electionAfterMs = electionAfterMs;
     this.#restartElection(nowMs);
+    if (this.members.every((member) => member === id)) this.#electionMs = nowMs; // alone: there is nobody to wait for
   }
 
   get lastIndex(): number {
@@ -129,7 +137,8 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   tick(nowMs: number): void {
     if (this.role === "master") {
       const heard = this.members.filter(
-        (id) => id === this.id || nowMs - (this.followers.get(id)?.heardMs ?? nowMs) < ELECTION_MAX_MS,
+        (id) =>
+          id === this.id || nowMs - (this.followers.get(id)?.heardMs ?? nowMs) < 2 * this.#electionAfterMs,
       );
       const isRemoved = !this.members.includes(this.id) && this.mayChangeMembers;
       if (heard.length < this.majority || isRemoved) return this.#stepDown(this.term, nowMs, 0);
@@ -209,7 +218,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
 
   #onCandidate(message: Extract<Message<E>, { kind: "candidate" }>, nowMs: number): void {
     const { from, isTrial, lastTerm, lastIndex } = message;
-    const hasMaster = this.role === "master" || nowMs - this.#heardMasterMs < ELECTION_MIN_MS;
+    const hasMaster = this.role === "master" || nowMs - this.#heardMasterMs < this.#electionAfterMs;
     // Who hears a master lets nobody disturb it; a candidate that is behind in terms only learns of the newer one.
     if (message.term > this.term && hasMaster) return;
     if (message.term > this.term && !isTrial) this.#stepDown(message.term, nowMs, 0);
@@ -335,7 +344,7 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   }
 
   #restartElection(nowMs: number): void {
-    this.#electionMs = nowMs + ELECTION_MIN_MS + this.#random() * (ELECTION_MAX_MS - ELECTION_MIN_MS);
+    this.#electionMs = nowMs + this.#electionAfterMs * (1 + this.#random());
   }
 
   #others(): number[] {

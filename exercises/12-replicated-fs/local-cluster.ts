@@ -137,7 +137,7 @@ export class LocalCluster implements AsyncDisposable {
     } else if (this.#options.ports) node.port = this.#options.ports + id - 1;
     await this.launch(node);
     if (id === 1) await node.running?.output(/^master \(term/m, "stderr");
-    else await within(this.#isMember(id), `node ${id} to be a member`);
+    else await within(this.#isMember(id), `node ${id} to be a member`, 60_000);
     return node;
   }
   async #isMember(id: number): Promise<void> {
@@ -172,7 +172,7 @@ export class LocalCluster implements AsyncDisposable {
     return new Remote({
       nodes,
       secret: NOTHING,
-      patienceMs: options.patienceMs ?? 15_000,
+      patienceMs: options.patienceMs ?? 60_000,
       signal,
       debug: () => {},
     });

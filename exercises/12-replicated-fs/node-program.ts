@@ -9,6 +9,7 @@ import { explain, Failure, isFailure, UsageError } from "../../shared/errors.ts"
 import { decode, encode } from "../../shared/pdu.ts";
 import { type Context, configFile, listenAt } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
+import { ELECTION_MS } from "./consensus.ts";
 import { dial, NO_CLUSTER, nextFrame, refuseOpenHost, secretOf } from "./link.ts";
 import { LocalChanges } from "./local-changes.ts";
 import { ReplicaNode } from "./node.ts";
@@ -37,6 +38,11 @@ export const nodeSettings = (port: number) => ({
     integer(0, 100),
     "nodes beside the master that must have a write on disk; never fewer than a majority needs",
     1,
+  ),
+  electionMs: setting(
+    integer(500, 60_000),
+    "milliseconds without a word of the master after which, up to twice that, another is elected; the same on all nodes",
+    ELECTION_MS,
   ),
   unsynced: flag("do not wait for the disk: for measurements, and for data that may be lost"),
   verify: flag("compare the tree with those of the other nodes, by hash, print what differs, and end"),
@@ -88,6 +94,7 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
       own,
       minReplicas: settings.minReplicas,
       isSynchronous: !settings.unsynced,
+      electionMs: settings.electionMs,
       signal,
       log,
       debug,

@@ -37,6 +37,8 @@ export interface NodeOptions {
   /** Other nodes, beside the master, that must have a write on disk before it is acknowledged. */
   minReplicas: number;
   isSynchronous: boolean;
+  /** Silence of the master after which another is elected, in milliseconds. */
+  electionMs: number;
   /** Where the others reach this node. */
   own: () => Address;
   signal: AbortSignal;
@@ -97,7 +99,7 @@ export class ReplicaNode {
       this.#fail = reject;
     });
     this.disk = new Disk(options.dir, store.stage);
-    this.core = new Consensus(identity.id, store, performance.now(), Math.random);
+    this.core = new Consensus(identity.id, store, performance.now(), Math.random, options.electionMs);
     this.core.commit = Math.min(Math.max(store.progress.commit, store.base.index), this.core.lastIndex);
     this.applier = new Applier(this.disk, store.tree.copy(), store, options.log);
     this.appliedIndex = Math.min(Math.max(store.progress.applied, store.base.index), this.core.commit);
