@@ -5,9 +5,9 @@
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { lock, unlock } from "../../shared/folder-lock.ts";
 import type { Fields } from "../../shared/http.ts";
 import { type Entry, entryOf, isSameVariant, metaOf } from "./entry.ts";
-import { lock, unlock } from "./folder-lock.ts";
 import {
   copyObject,
   type Meta,
@@ -55,7 +55,7 @@ export class Store {
     const { folder } = options;
     try {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      lock(folder);
+      lock(folder, "choose another with --cache-dir");
       const names = readdirSync(folder);
       for (const name of names) if (name.endsWith(PART)) rmSync(join(folder, name));
       this.#rebuild(names.filter((name) => name.endsWith(OBJECT)));

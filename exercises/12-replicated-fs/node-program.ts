@@ -1,11 +1,12 @@
 /** What `master.ts` and `replica.ts` have in common: all but how a node without state begins. */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { mkdirSync, realpathSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { flag, hostPort, integer, optional, type SettingsValue, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure, UsageError } from "../../shared/errors.ts";
+import { lock, unlock } from "../../shared/folder-lock.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { type Context, configFile, listenAt } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
@@ -51,7 +52,7 @@ export const nodeSettings = (port: number) => ({
 type NodeSettings = SettingsValue<ReturnType<typeof nodeSettings>>;
 
 export async function runNode(settings: NodeSettings, context: Context, master?: Address): Promise<void> {
-  const { signal, log, debug } = context;
+  const { signal } = context;
   const dir = resolve(settings.dir);
   const state = resolve(settings.state ?? `${dir}.netlab`);
   const secret = secretOf(settings.secretFile);
@@ -60,7 +61,19 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
   mkdirSync(dir, { recursive: true });
   mkdirSync(state, { recursive: true, mode: 0o700 });
   refuseOverlap(realpathSync(dir), realpathSync(state));
-  lock(state);
+  try {
+    lock(state, "give another --dir, or stop that");
+  } catch (error) {
+    throw new Failure(`cannot use ${state}`, { cause: error });
+  }
+  await live(settings, context, { dir, state, secret, master }).finally(() => unlock(state));
+}
+
+async function live(
+  settings: NodeSettings,
+  { signal, log, debug, ready }: Context,
+  { dir, state, secret, master }: { dir: string; state: string; secret: Buffer; master: Address | undefined },
+): Promise<void> {
   const store = new Store(state, !settings.unsynced);
   let node: ReplicaNode | undefined;
   const server = await serve(
@@ -106,7 +119,7 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
   node.onReplica = () => changes.stop();
   await node.start();
   log(`node ${node.id} of ${store.identity.cluster.slice(0, 8)}: ${dir}`);
-  context.ready(server.url);
+  ready(server.url);
   await Promise.race([server.closed, node.failed, keepRegistered(node, secret, own, master)]);
   changes.stop();
 }
@@ -120,22 +133,6 @@ function refuseOverlap(dir: string, state: string): void {
     throw new UsageError(
       `--state ${state} is on another file system than ${dir}: files could not be renamed into place`,
     );
-}
-
-/** One process a folder. The lock of one that was killed does not count. */
-function lock(state: string): void {
-  const path = join(state, "lock");
-  const pid = existsSync(path) ? Number(readFileSync(path, "utf8")) : 0;
-  if (pid > 0 && pid !== process.pid && isRunning(pid))
-    throw new Failure(`cannot use ${state}: process ${pid} uses it; give another --dir, or stop that`);
-  writeFileSync(path, String(process.pid));
-}
-function isRunning(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
 }
 
 /** A new file system, of which this is the first node. */

@@ -1,17 +1,20 @@
 /** One process a folder: two would remove each other's files. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Failure } from "../../shared/errors.ts";
+import { Failure } from "./errors.ts";
 
 const LOCK = "lock";
 
-/** The lock of one that was killed does not count. Throws `Failure` where another process holds it. */
-export function lock(folder: string): void {
+/**
+ * The lock of one that was killed does not count. Throws `Failure` where another process holds it; `advice` says what
+ * to do then.
+ */
+export function lock(folder: string, advice: string): void {
   const path = join(folder, LOCK);
   if (existsSync(path)) {
     const pid = Number(readFileSync(path, "utf8"));
     if (pid !== process.pid && isRunning(pid))
-      throw new Failure(`process ${pid} uses it; choose another with --cache-dir, or remove ${path}`);
+      throw new Failure(`process ${pid} uses it; ${advice}, or remove ${path}`);
   }
   writeFileSync(path, String(process.pid));
 }
