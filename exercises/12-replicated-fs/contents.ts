@@ -1,5 +1,5 @@
 /** The contents of files: where they lie on this node, and how they come from the master. */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
@@ -75,14 +75,15 @@ export class Contents {
     return undefined;
   }
 
-  /** The same, else from the master. */
+  /** The same, else from the master; the master itself asks the others. */
   async find(path: string, item: Item): Promise<string | Buffer | undefined> {
     const here = await this.here(path, item);
     if (here !== undefined) return here;
-    const { master } = this.#node.core;
-    if (master === 0 || master === this.#node.id || (await this.#fetch(path, item, master)) !== "here")
-      return undefined;
-    return this.#staged(stagedAs(item));
+    const { master, members, id } = this.#node.core;
+    const holders = master === id ? members.filter((other) => other !== id) : master === 0 ? [] : [master];
+    for (const from of holders)
+      if ((await this.#fetch(path, item, from)) === "here") return this.#staged(stagedAs(item));
+    return undefined;
   }
 
   /** A copy of a file of the directory; undefined where its content is not what was wanted. */
@@ -217,8 +218,7 @@ export async function snapshotFile(
       const { bytesRead } = await from.read(buffer, 0, buffer.length, sizeBytes);
       if (bytesRead === 0) break;
       const chunk = buffer.subarray(0, bytesRead);
-      hash.update(chunk);
-      await file.write(chunk);
+      await hashAndWrite(hash, file, chunk);
       sizeBytes += bytesRead;
     }
     if (isSynchronous) await file.sync();
@@ -226,6 +226,13 @@ export async function snapshotFile(
     await Promise.all([file.close(), from.close()]);
   }
   return { digest: hash.digest(), sizeBytes };
+}
+
+/** Both at the same time: the digest is made here while the system writes. */
+export async function hashAndWrite(hash: Hash, file: FileHandle, data: Buffer): Promise<void> {
+  const written = file.write(data);
+  hash.update(data);
+  await written;
 }
 
 /** Takes chunks up to the result into a new file, which is on disk when this resolves. */
@@ -244,8 +251,7 @@ export async function receiveFile(
       return { digest: hash.digest(), ...(outcome === "done" ? {} : { problem: text }) };
     }
     if (action !== "chunk") throw new Failure(`${action} came in place of chunk`);
-    hash.update(data);
-    await file.write(data);
+    await hashAndWrite(hash, file, data);
   }
 }
 

@@ -30,6 +30,10 @@ test("the master is killed: what was acknowledged is there, and the same client 
   await using remote = cluster.remote();
   for (let i = 0; i < 20; i++) await remote.write(`before-${i}`, whole(`before ${i}`));
   old = masterNow();
+  const heir = cluster.node(2);
+  await cluster.same([old, heir]);
+  writeFileSync(join(heir.dir, "stray"), "written where nobody was master");
+  writeFileSync(join(heir.dir, "before-0"), "the same");
   await cluster.kill(old);
   for (const { gate } of cluster.nodes) gate?.cut.clear();
   await remote.write("after", whole("after"));
@@ -39,7 +43,13 @@ test("the master is killed: what was acknowledged is there, and the same client 
   for (const { dir } of others) {
     for (let i = 0; i < 20; i++) assert.equal(readFileSync(join(dir, `before-${i}`), "utf8"), `before ${i}`);
     assert.equal(readFileSync(join(dir, "after"), "utf8"), "after");
+    assert.ok(
+      !existsSync(join(dir, "stray")),
+      "what was written on a replica does not become the file system's",
+    );
   }
+  const kept = readdirSync(`${heir.dir}.netlab/aside`).map((name) => name.replace(/^.*-\d+-/, ""));
+  assert.ok(kept.includes("stray"), kept.join());
 });
 
 test("the old master comes back: what it alone had is kept aside, and does not come up again", async () => {

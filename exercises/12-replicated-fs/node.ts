@@ -259,6 +259,8 @@ export class ReplicaNode {
 
   async #begin(): Promise<void> {
     const { term } = this.core;
+    // Written here while another was master, it is set aside; while nobody else was, it is the file system's.
+    const isHeir = this.members.length === 1 || this.core.lastTerm === this.store.progress.mastered;
     this.options.log(`master (term ${term})`);
     const index = this.core.propose(
       (term) => entryOf(term, { action: "begin", path: "", timeUs: nowUs(), body: NOTHING }),
@@ -269,6 +271,9 @@ export class ReplicaNode {
     if (!this.isMaster || this.core.term !== term) return;
     await this.inQueue(async () => {
       if (!this.isMaster || this.core.term !== term) return;
+      if (!isHeir) await this.#mendTree();
+      if (!this.isMaster || this.core.term !== term) return;
+      this.store.noteMastered(term);
       this.tip = this.tree.copy();
       for (let index = this.appliedIndex + 1; index <= this.core.lastIndex; index++)
         this.tip.apply(this.#entry(index));
@@ -448,11 +453,7 @@ export class ReplicaNode {
     await this.inQueue(async () => {
       this.#isMending = false;
       if (this.core.role !== "replica" || this.core.master === 0) return;
-      this.applier.isDamaged = false;
-      const missing = await this.applier.mend(this.tree, (path, item) => this.contents.find(path, item));
-      this.#isStray = missing.length > 0;
-      for (const path of missing)
-        this.options.log(`the content of ${JSON.stringify(path)} could not be had yet`);
+      this.#isStray = (await this.#mendTree()).length > 0;
     });
     if (
       this.#isStray &&
@@ -461,6 +462,14 @@ export class ReplicaNode {
       !this.options.signal.aborted
     )
       setTimeout(() => void this.#mendStray().catch(this.#fail), 500).unref();
+  }
+
+  async #mendTree(): Promise<string[]> {
+    this.applier.isDamaged = false;
+    const missing = await this.applier.mend(this.tree, (path, item) => this.contents.find(path, item));
+    for (const path of missing)
+      this.options.log(`the content of ${JSON.stringify(path)} could not be had yet`);
+    return missing;
   }
 
   #isCopying = false;

@@ -42,6 +42,8 @@ interface Progress {
   applied: number;
   commit: number;
   boot: string;
+  /** The last term in which this node was master, and had looked through its directory. */
+  mastered?: number;
 }
 
 const RECORD_HEAD_BYTES = 8;
@@ -195,6 +197,11 @@ export class Store implements Durable<Entry> {
     const text = JSON.stringify(this.progress);
     // Always as long: the old one is overwritten, and no reader sees a mixture of two lengths.
     writeSync(this.#progressFd, `${text.padEnd(200)}\n`, 0);
+  }
+
+  noteMastered(mastered: number): void {
+    this.progress.mastered = mastered;
+    this.noteProgress(this.progress.applied, this.progress.commit);
   }
 
   async #replace(name: string, parts: readonly Buffer[], keepOpen: true): Promise<FileHandle>;

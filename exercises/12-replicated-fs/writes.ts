@@ -7,7 +7,7 @@ import type { Connection } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { encode, type ValueOf } from "../../shared/pdu.ts";
 import { hexOf } from "./apply.ts";
-import { snapshotFile } from "./contents.ts";
+import { hashAndWrite, snapshotFile } from "./contents.ts";
 import { nextFrame } from "./link.ts";
 import { nowUs, type ReplicaNode } from "./node.ts";
 import {
@@ -115,10 +115,9 @@ async function receive(node: ReplicaNode, connection: Connection): Promise<Conte
       const { action, data } = await nextFrame(connection);
       if (action !== "chunk") throw new Failure(`${action} came in place of chunk`);
       if (data.length === 0) break;
-      hash.update(data);
       sizeBytes += data.length;
       if (sizeBytes <= INLINE_BYTES) small.push(Buffer.from(data));
-      await file.write(data);
+      await hashAndWrite(hash, file, data);
     }
     if (sizeBytes > INLINE_BYTES && node.options.isSynchronous) await file.sync();
   } catch (error) {
