@@ -333,6 +333,19 @@ test("a byte at a time", async () => {
   assert.equal(content, "one after the other");
 });
 
+test("a node is forgotten, and is a member again when it comes back all the same", async () => {
+  const replica = cluster.node(3);
+  await cluster.kill(replica);
+  await typed("forget 3", "mkdir without-3");
+  assert.match(await typed("nodes"), /^1 .* master [^]*^2 .* replica (?![^]*^3 )/m);
+  await assert.rejects(typed("forget 3"), /there is no node 3/);
+  await assert.rejects(typed("forget 1"), /that is the master; stop it first/);
+  await assert.rejects(typed("forget"), /something is missing: forget ID/);
+  await cluster.launch(replica);
+  await cluster.same();
+  assert.match(await typed("nodes"), /^3 .* replica /m);
+});
+
 test("a secret: who does not know it is refused; without one only loopback is served", async () => {
   const secret = join(outside, "secret");
   writeFileSync(secret, "0123456789abcdef\n");

@@ -184,7 +184,7 @@ async function register(
   }
 }
 
-/** Until the log names this node at its address, whoever is master is asked to put it there. Never resolves. */
+/** Until a master is heard and the log names this node at its address, it asks to be put there: it may have been forgotten. Never resolves. */
 async function keepRegistered(node: ReplicaNode, secret: Buffer, own: Own, master?: Address): Promise<never> {
   const { signal, debug } = node.options;
   const { identity } = node.store;
@@ -192,7 +192,7 @@ async function keepRegistered(node: ReplicaNode, secret: Buffer, own: Own, maste
     await delay(AGAIN_MS, undefined, { signal }).catch(() => {});
     const { host, port } = own();
     const self = node.members.find(({ id }) => id === node.id);
-    const isRight = self !== undefined && self.port === port && (isWildcard(host) || self.host === host);
+    const isRight = node.core.master !== 0 && self?.port === port && (isWildcard(host) || self.host === host);
     if (signal.aborted || isRight || identity === undefined) continue;
     try {
       const at = node.master ?? master;
