@@ -33,7 +33,12 @@ async function runLines(
   return code;
 }
 
-async function prompt(shell: Shell, signal: AbortSignal, log: (line: string) => void): Promise<number> {
+async function prompt(
+  shell: Shell,
+  remote: Remote,
+  signal: AbortSignal,
+  log: (line: string) => void,
+): Promise<number> {
   const terminal = createInterface({
     input: process.stdin,
     output: process.stdout,
@@ -42,9 +47,11 @@ async function prompt(shell: Shell, signal: AbortSignal, log: (line: string) => 
   signal.addEventListener("abort", () => terminal.close());
   terminal.on("SIGINT", () => {
     process.stdout.write("^C\n");
+    if (isBusy) return remote.interrupt();
     terminal.write(null, { ctrl: true, name: "u" });
     terminal.prompt();
   });
+  let isBusy = false;
   const ask = () => {
     terminal.setPrompt(`/${shell.folder.replace(/\p{Cc}/gu, "?")}> `);
     terminal.prompt();
@@ -52,7 +59,10 @@ async function prompt(shell: Shell, signal: AbortSignal, log: (line: string) => 
   let code = 0;
   ask();
   for await (const line of terminal) {
+    isBusy = true;
+    remote.resume();
     code = await runLines(shell, [line], true, log);
+    isBusy = false;
     if (shell.isOver) break;
     ask();
   }
@@ -80,9 +90,9 @@ await program({
       signal,
       debug,
     });
-    const shell = new Shell(remote, out);
+    const shell = new Shell(remote, out, process.stderr.isTTY);
     if (command.length > 0) process.exitCode = await runLines(shell, command, keepGoing, log);
-    else if (process.stdin.isTTY) process.exitCode = await prompt(shell, signal, log);
+    else if (process.stdin.isTTY) process.exitCode = await prompt(shell, remote, signal, log);
     else process.exitCode = await runLines(shell, createInterface({ input: process.stdin }), keepGoing, log);
   },
 });

@@ -41,10 +41,20 @@ export class Remote implements AsyncDisposable {
   #at: { connection: Connection; address: Address } | undefined;
   /** Where the master is, by the last node that was asked. */
   #hint: Address | undefined;
+  #isInterrupted = false;
 
   constructor(options: RemoteOptions) {
     this.#options = options;
     this.#nodes = [...options.nodes];
+  }
+
+  /** Ends what is being done, and what would follow, until `resume`. */
+  interrupt(): void {
+    this.#isInterrupted = true;
+    this.#at?.connection.destroy();
+  }
+  resume(): void {
+    this.#isInterrupted = false;
   }
 
   /** The node that answered last. */
@@ -83,6 +93,7 @@ export class Remote implements AsyncDisposable {
     let isStarted = false;
     let told: unknown; // why not, by a node that was reached: it says more than that another was not
     for (let attempt = 0; ; attempt++) {
+      if (this.#isInterrupted) throw new Failure(`interrupted: ${operation} ${JSON.stringify(`/${path}`)}`);
       try {
         const { connection } = await this.#connect(attempt);
         const onFirst: OnChunk | undefined =
@@ -95,6 +106,7 @@ export class Remote implements AsyncDisposable {
       } catch (error) {
         if (!isFailure(error) || (error instanceof Failure && error.name === "Refused")) throw error;
         this.#onFailure(error);
+        if (this.#isInterrupted) continue;
         if (error instanceof NotHere) told = error;
         const isOver = performance.now() > giveUpAt || this.#options.signal.aborted;
         // Of a content that has been passed on in part, the rest of another would not do.

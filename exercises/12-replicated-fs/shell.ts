@@ -1,8 +1,9 @@
 /** The terminal's commands: those of a Unix shell, on the replicated directory. */
 import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, readdir, rename, utimes } from "node:fs/promises";
+import { lstat, mkdir, open, readdir, rename, rm, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
+import { Progress } from "../../shared/progress.ts";
 import type { Item } from "./protocol.ts";
 import { joined, nameOf, parentOf } from "./protocol.ts";
 import { type Listed, Refused, type Remote, type Source } from "./remote.ts";
@@ -56,6 +57,8 @@ export const USAGE: Readonly<Record<string, Usage>> = {
 };
 
 type Flags = Set<string>;
+/** What is smaller is there before anybody can look. */
+const PROGRESS_BYTES = 4 * 1024 * 1024;
 
 export class Shell {
   folder = "";
@@ -63,9 +66,16 @@ export class Shell {
   readonly #remote: Remote;
   readonly #out: (data: Buffer | string) => Promise<void>;
 
-  constructor(remote: Remote, out: (data: Buffer | string) => Promise<void>) {
+  readonly #showsProgress: boolean;
+
+  constructor(remote: Remote, out: (data: Buffer | string) => Promise<void>, showsProgress = false) {
     this.#remote = remote;
     this.#out = out;
+    this.#showsProgress = showsProgress;
+  }
+
+  #progress(totalBytes: number): Progress {
+    return new Progress(totalBytes, 0, this.#showsProgress && totalBytes >= PROGRESS_BYTES);
   }
 
   #line = (text: string) => this.#out(`${text}\n`);
@@ -315,8 +325,18 @@ export class Shell {
       for (const name of await readdir(local)) await this.#putOne(join(local, name), joined(to, name), true);
       return;
     }
-    const source: Source = () =>
-      createReadStream(local, { highWaterMark: 256 * 1024 }) as AsyncIterable<Buffer>;
+    const start = () => this.#progress(found.size);
+    const source: Source = async function* () {
+      const progress = start();
+      try {
+        for await (const data of createReadStream(local, { highWaterMark: 256 * 1024 })) {
+          yield data;
+          progress.advance(data.length);
+        }
+      } finally {
+        progress.end();
+      }
+    };
     await this.#remote.write(to, source, found.mode & 0o777);
   }
 
@@ -342,14 +362,25 @@ export class Shell {
       return;
     }
     const aside = join(dirname(to), `.${basename(to)}.${process.pid}.part`);
-    const file = await open(aside, "w", item.mode & 0o777);
+    const file = await open(aside, "w", item.mode & 0o777).catch((error) => {
+      throw new Failure(`cannot write ${to}`, { cause: error });
+    });
+    const progress = this.#progress(Number(item.sizeBytes));
     try {
-      await this.#remote.read(path, async (data) => void (await file.write(data)));
+      await this.#remote
+        .read(path, async (data) => {
+          await file.write(data);
+          progress.advance(data.length);
+        })
+        .finally(() => file.close());
+      await utimes(aside, new Date(), Number(item.mtimeUs) / 1e6);
+      await rename(aside, to);
+    } catch (error) {
+      await rm(aside, { force: true });
+      throw error;
     } finally {
-      await file.close();
+      progress.end();
     }
-    await utimes(aside, new Date(), Number(item.mtimeUs) / 1e6);
-    await rename(aside, to);
   }
 
   async #df(): Promise<void> {
