@@ -333,6 +333,27 @@ test("a byte at a time", async () => {
   assert.equal(content, "one after the other");
 });
 
+test("who waits long for a write is told that it goes on", async () => {
+  const replicas = [cluster.node(2), cluster.node(3)];
+  for (const { running } of replicas) running?.kill("SIGSTOP");
+  const { connection } = await dial({
+    host: "127.0.0.1",
+    port: cluster.node(1).port,
+    secret: NOTHING,
+    id: 0,
+  });
+  const request = Buffer.alloc(8, 9);
+  const command = encode(Command, { operation: "mkdir", recursive: 0, mode: 0, request, to: "" });
+  await connection.write(frame(0, "remote", "slow", command));
+  const outcome = async () => decode(Result, (await nextFrame(connection)).data).outcome;
+  assert.equal(await outcome(), "waiting");
+  for (const { running } of replicas) running?.kill("SIGCONT");
+  let last = await outcome();
+  while (last === "waiting") last = await outcome();
+  assert.equal(last, "done");
+  await connection.close();
+});
+
 test("a node is forgotten, and is a member again when it comes back all the same", async () => {
   const replica = cluster.node(3);
   await cluster.kill(replica);

@@ -199,8 +199,8 @@ export const Command = struct("Command", {
 export type Command = ValueOf<typeof Command>;
 export const Result = struct("Result", {
   outcome: [
-    enumOf(u8, { done: 0, failed: 1, elsewhere: 2, unavailable: 3 }),
-    "elsewhere: text is the master's address",
+    enumOf(u8, { done: 0, failed: 1, elsewhere: 2, unavailable: 3, waiting: 4 }),
+    "elsewhere: text is the master's address; waiting: not the end, another result follows",
   ],
   text: [text(u32), "the answer, or why not"],
 });

@@ -195,6 +195,7 @@ async function exchange(
     else {
       const { outcome, text } = decode(Result, got.data);
       if (outcome === "done") return { items, text };
+      if (outcome === "waiting") continue;
       if (outcome === "elsewhere") throw new Elsewhere(text);
       throw outcome === "failed" ? new Refused(text) : new NotHere(text);
     }

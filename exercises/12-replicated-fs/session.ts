@@ -29,6 +29,7 @@ import { write } from "./writes.ts";
 
 export type Outcome = Result["outcome"];
 const QUIET_MS = 15 * 60_000;
+const WAITING_MS = 2000;
 
 export const resultFrame = (id: number, outcome: Outcome, text = ""): Buffer =>
   frame(id, "result", "", encode(Result, { outcome, text }));
@@ -75,8 +76,12 @@ async function answer(node: ReplicaNode, connection: Connection, asked: Frame): 
       case "digest":
         await digests(node, connection);
         return await say("done");
-      case "remote":
-        return await say("done", await command(node, connection, asked));
+      case "remote": {
+        // A majority may need long for a large file: who waits for it is told that it goes on.
+        const timer = setInterval(() => void say("waiting").catch(() => {}), WAITING_MS);
+        const text = await command(node, connection, asked).finally(() => clearInterval(timer));
+        return await say("done", text);
+      }
       default:
         throw new Failure(`${asked.action} is not for now`);
     }
