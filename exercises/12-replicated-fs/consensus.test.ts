@@ -176,3 +176,43 @@ test("members change one at a time, and not before an entry of this term is comm
   assert.equal(node.mayChangeMembers, false);
   assert.equal(node.majority, 3);
 });
+
+test("a master that steps down has voted in its term: for itself", () => {
+  const node = master();
+  node.tick(5100);
+  assert.deepEqual([node.role, node.term], ["replica", 1]);
+  assert.ok(!isGranted(answerTo(node, candidate(3, 1, 9, 9), 9000)));
+});
+
+test("an entry of an older term is committed only together with one of the master's own", () => {
+  const node = nodeOf(1, [1]);
+  node.tick(3000);
+  node.receive({ kind: "vote", from: 2, term: 2, granted: true, isTrial: true }, 3000);
+  node.receive({ kind: "vote", from: 2, term: 2, granted: true, isTrial: false }, 3000);
+  assert.equal(node.role, "master");
+  node.receive({ kind: "acknowledge", from: 2, term: 2, accepted: true, match: 1 }, 3000);
+  assert.equal(node.commit, 0, "another could still be elected and cut it off");
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.saved(2, 2);
+  node.receive({ kind: "acknowledge", from: 2, term: 2, accepted: true, match: 2 }, 3000);
+  assert.equal(node.commit, 2);
+});
+
+test("the disk tells late of an entry that has been replaced: that says nothing of what stands there now", () => {
+  const node = master();
+  for (const id of [1, 2]) node.propose((term) => ({ term, id }), 3000);
+  node.saved(2, 1);
+  const entries = [{ term: 2, id: 3 }];
+  node.receive({ kind: "append", from: 2, term: 2, prevIndex: 0, prevTerm: 0, entries, commit: 0 }, 3000);
+  node.saved(1, 2);
+  node.tick(9000);
+  for (const isTrial of [true, false])
+    node.receive({ kind: "vote", from: 2, term: 3, granted: true, isTrial }, 9000);
+  assert.equal(node.role, "master");
+  node.propose((term) => ({ term, id: 4 }), 9000);
+  node.saved(2, 1);
+  node.receive({ kind: "acknowledge", from: 2, term: 3, accepted: true, match: 2 }, 9000);
+  assert.equal(node.commit, 0);
+  node.saved(2, 3);
+  assert.equal(node.commit, 2);
+});
