@@ -1,5 +1,6 @@
 /** Jobs with nodes in this process, and with nodes that are broken on purpose in every phase of the protocol. */
 import { strict as assert } from "node:assert";
+import { once } from "node:events";
 import { truncateSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -39,6 +40,14 @@ before(async () => {
   expected = countedIn(text);
 });
 after(() => rm(folder, { recursive: true }));
+/** Those of the tests' own making: open ones would keep this process running for ever. */
+const ownPeers = new Set<Peer>();
+after(() => {
+  for (const peer of ownPeers) {
+    peer[Symbol.dispose]();
+    peer.connection.destroy();
+  }
+});
 
 /** Its errors are what a user sees of them. */
 const countHere: typeof countJob = (...args) =>
@@ -49,12 +58,13 @@ const countHere: typeof countJob = (...args) =>
 /** A peer that talks the protocol as a test says, and gives signs of life. */
 type Script = (peer: Peer, job: MessageOf<"job">) => Promise<void>;
 const scripted = (script: Script, silenceMs = SILENCE_MS) =>
-  NodeHere.of(async (connection) => {
+  NodeHere.of(async (connection, _, killed) => {
     const job = await firstMessage(connection);
-    if (job?.type !== "job") return; // a mapper, with its result for what is no reducer
+    const end = once(killed, "abort");
+    if (job?.type !== "job") return void (await end); // a mapper, with its result for what is no reducer: it waits in vain
     using peer = new Peer(connection, silenceMs);
     connection.timeoutMs = LONG_MS;
-    await script(peer, job);
+    await Promise.race([script(peer, job), end]);
   });
 
 /** The part that a master gives: all of its text. */
@@ -75,6 +85,7 @@ async function partFrom(master: Peer, isFirst = true): Promise<Tokenizer & { par
 async function announced(job: MessageOf<"job">, part: number, silenceMs = SILENCE_MS) {
   const connection = await connect({ host: job.reducerHost, port: job.reducerPort });
   const peer = new Peer(connection, silenceMs);
+  ownPeers.add(peer);
   connection.timeoutMs = LONG_MS;
   await peer.send({ type: "announce", job: job.job, part });
   return { connection, peer, answer: await peer.expect("grant", "refuse") };
@@ -89,7 +100,7 @@ const endOf = ({ table, invalidBytes, longTerms }: Tokenizer): MessageOf<"result
 });
 const never = () => new Promise<never>(() => {});
 
-describe("jobs", { concurrency: 4 }, () => {
+describe("jobs", { concurrency: 8 }, () => {
   for (const [mappers, copies] of [
     [1, 1],
     [1, 2],
@@ -209,7 +220,7 @@ describe("jobs", { concurrency: 4 }, () => {
   });
 });
 
-describe("a mapper that is lost, in whatever phase, is replaced", { concurrency: 4 }, () => {
+describe("a mapper that is lost, in whatever phase, is replaced", { concurrency: 8 }, () => {
   type Broken = (master: Peer, job: MessageOf<"job">, onPart: () => void) => Promise<void>;
   const ready = (master: Peer) => master.send({ type: "ready", role: "mapper" });
   /** A result of which the reducer has some, and its end has not come. */
@@ -365,7 +376,7 @@ describe("a mapper that is lost, in whatever phase, is replaced", { concurrency:
   });
 });
 
-describe("reducers that are broken", { concurrency: 4 }, () => {
+describe("reducers that are broken", { concurrency: 8 }, () => {
   /** A job with an honest mapper and this reducer. */
   async function countWith(script: Script): Promise<string> {
     await using reducer = await scripted(script);

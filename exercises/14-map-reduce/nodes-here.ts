@@ -1,4 +1,5 @@
 /** Nodes in this process, for demo and tests, and jobs of a master in this process. */
+import { setMaxListeners } from "node:events";
 import { open } from "node:fs/promises";
 import type { Connection } from "../../shared/connection.ts";
 import { serve } from "../../shared/tcp.ts";
@@ -31,18 +32,20 @@ export class NodeHere implements AsyncDisposable {
     this.#closed = closed;
   }
 
+  /** `killed` is for sessions that wait for nothing else. */
   static async of(
-    session: (connection: Connection, note: (line: string) => void) => Promise<void>,
+    session: (connection: Connection, note: (line: string) => void, killed: AbortSignal) => Promise<void>,
     port = 0,
   ): Promise<NodeHere> {
     const notes: string[] = [];
     const connections = new Set<Connection>();
     const stop = new AbortController();
+    setMaxListeners(0, stop.signal);
     const note = (line: string) => void notes.push(line);
     const options = { host: "127.0.0.1", port, signal: stop.signal, log: note };
     const server = await serve(options, async (connection) => {
       connections.add(connection);
-      await session(connection, note).finally(() => connections.delete(connection));
+      await session(connection, note, stop.signal).finally(() => connections.delete(connection));
     });
     return new NodeHere(server.port, notes, connections, stop, server.closed);
   }
