@@ -166,6 +166,17 @@ describe("the tokenizer", () => {
     assert.deepEqual([endless.table.words, endless.longTerms], [0, 1]);
   });
 
+  test("long terms in single bytes are not read again for each byte", async () => {
+    const terms = Buffer.from(`${"x".repeat(60_000)} ${"e\u0301".repeat(20_000)} `.repeat(3));
+    const tokenizer = new Tokenizer();
+    const beganMs = process.cpuUsage().user / 1000;
+    for (let at = 0; at < terms.length; at++) tokenizer.push(terms.subarray(at, at + 1));
+    tokenizer.end();
+    const tookMs = process.cpuUsage().user / 1000 - beganMs;
+    assert.deepEqual([tokenizer.table.words, tokenizer.table.size], [6, 2]);
+    assert.ok(tookMs < 5000, `${tookMs} ms; for each byte anew it would be over 10 s`);
+  });
+
   test("what a user is told", () => {
     assert.deepEqual(warnings({ invalidBytes: 0, longTerms: 0 }), []);
     assert.equal(warnings({ invalidBytes: 3n, longTerms: 1n }).length, 2);

@@ -26,12 +26,23 @@ export class Tokenizer {
   longTerms = 0;
   /** The term, or the character, that the last chunk has begun and not ended. */
   #rest: Buffer = NOTHING;
+  /** What came behind it and is not yet looked at: a long rest is read again only when as much has come, or a term in single bytes would take hours. */
+  #gathered: Buffer[] = [];
+  #gatheredBytes = 0;
   /** Are we in a term that is too long already? */
   #isSkipping = false;
 
   /** What was pushed may be overwritten afterwards. */
   push(chunk: Buffer): void {
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    if (this.#gatheredBytes + chunk.length >= this.#rest.length) return this.#read(chunk);
+    this.#gathered.push(Buffer.from(chunk));
+    this.#gatheredBytes += chunk.length;
+  }
+
+  #read(chunk: Buffer): void {
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, ...this.#gathered, chunk]);
+    this.#gathered = [];
+    this.#gatheredBytes = 0;
     let done = this.#isSkipping ? this.#skip(bytes, 0) : 0;
     if (!this.#isSkipping) done = this.#scan(bytes, done);
     if (bytes.length - done > MAX_TERM_BYTES + MAX_UNFINISHED_BYTES) {
@@ -43,7 +54,7 @@ export class Tokenizer {
 
   /** There is no more: what the last chunk has begun ends here. */
   end(): void {
-    this.push(LINE_END);
+    this.#read(LINE_END);
   }
 
   /** Counts the terms that end in these bytes, from `at` on. Returns where the one begins that does not, or the end. */
