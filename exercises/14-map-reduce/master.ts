@@ -60,7 +60,7 @@ async function count({ text, part, config, copies, silenceMs }: Request, context
       mappers,
       copies,
       silenceMs,
-      write: (lines) => part.write(lines),
+      write: (lines) => part.appendFile(lines), // all of them: `write` may take a part only, when the disk is nearly full
       signal: context.signal,
       log: shown.log,
       onProgress: shown.update,

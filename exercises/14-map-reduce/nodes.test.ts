@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { connect as connectSocket, type Socket } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { encode } from "../../shared/pdu.ts";
 import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
@@ -11,9 +12,11 @@ import { readNodes } from "./configuration.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
 import { countHere } from "./nodes-here.ts";
 import { countedIn } from "./oracle.ts";
+import { plain } from "./progress.ts";
 import { Message } from "./protocol.ts";
 import { gatheredText, sampleText } from "./sample-text.ts";
 
+const ROOT = join(import.meta.dirname, "../..");
 let cluster: LocalCluster;
 let path = "";
 let expected = "";
@@ -25,13 +28,17 @@ before(async () => {
 });
 after(() => cluster[Symbol.asyncDispose]());
 
+/** No test here is about silence, and on a busy machine there may be a lot of it. */
+const PATIENT = ["--silence", 60_000] as const;
+
 /** A whole job of master.ts. */
-async function master(out: string, args: readonly (string | number)[] = []) {
-  const running = await cluster.master(path, out, args);
+async function master(out: string) {
+  const running = await cluster.master(path, out, PATIENT);
   const { code } = await within(running.exited, "the master's end", 60_000);
   return { code, stderr: running.stderr, stdout: running.stdout };
 }
-const leftOvers = () => readdirSync(cluster.folder).filter((file) => file.endsWith(".part"));
+const leftOvers = (of = "") =>
+  readdirSync(cluster.folder).filter((file) => file.startsWith(of) && file.endsWith(".part"));
 
 describe("master.ts", () => {
   test("counts a file into a file, and says how much it was", async () => {
@@ -62,7 +69,7 @@ describe("master.ts", () => {
   test("what cannot be read or written is said before anything is counted, and nothing is left over", async () => {
     const folder = cluster.file("folder");
     await mkdir(folder);
-    for (const [args, message] of [
+    const cases = [
       [
         [cluster.file("nowhere.txt"), "out"],
         /^error: cannot read .*nowhere\.txt: no such file or directory \(ENOENT\)\n$/,
@@ -70,11 +77,14 @@ describe("master.ts", () => {
       [[folder, "out"], /^error: cannot read .*folder: it is not a file/],
       [[path, folder], /^error: cannot write .*folder: it is a directory\n$/],
       [[path, path], /^error: cannot write .*text\.txt: it is the text itself\n$/],
-    ] as const) {
-      const { code, stderr } = await run(`${HERE}/master.ts`, [...args, "--config", cluster.config]);
-      assert.equal(code, 1);
-      assert.match(stderr, message);
-    }
+    ] as const;
+    await Promise.all(
+      cases.map(async ([args, message]) => {
+        const { code, stderr } = await run(`${HERE}/master.ts`, [...args, "--config", cluster.config]);
+        assert.equal(code, 1);
+        assert.match(stderr, message);
+      }),
+    );
     assert.deepEqual(leftOvers(), []);
   });
 
@@ -97,55 +107,80 @@ describe("master.ts", () => {
   });
 });
 
-/** A text that keeps the nodes busy for a while, of a size that no other has: so its job is known by it. */
-async function bigText(name: string): Promise<{ big: string; sizeBytes: number }> {
-  const big = cluster.file(name);
-  const bytes = Buffer.concat([...Array.from({ length: 25 }, () => readFileSync(path)), Buffer.from(name)]);
-  await writeFile(big, bytes);
-  return { big, sizeBytes: bytes.length };
+/** Waits until a node says so on stderr, after what it has said. */
+async function willSay(name: string, what: string, act: () => unknown): Promise<void> {
+  const { length } = cluster.node(name).stderr;
+  await act();
+  await cluster.node(name).output(new RegExp(`^[^]{${length}}[^]*?${what}`), "stderr");
 }
-const hasBegun = (name: string, sizeBytes: number) =>
-  cluster.node(name).output(new RegExp(`^part 0: begun, ${sizeBytes} bytes$`, "m"), "stderr");
+const MAPPERS = ["mapper1", "mapper2"] as const;
+const toMappers = (signal: NodeJS.Signals) => {
+  for (const name of MAPPERS) cluster.node(name).kill(signal);
+};
+
+/** A job that the reducer has begun, and that cannot end as both mappers are stopped. */
+async function jobUnderWay(out: string): Promise<Running> {
+  toMappers("SIGSTOP");
+  let job: Running | undefined;
+  await willSay("reducer", "job [0-9a-f]+: begun", async () => {
+    job = await cluster.master(path, out, PATIENT);
+  });
+  return job as Running;
+}
 
 describe("deaths", () => {
   test("of the reducer in a job: the master says so, no output; mappers and a new reducer serve the next", async () => {
     const out = cluster.file("unborn.txt");
-    const { big, sizeBytes } = await bigText("one");
-    const job = await cluster.master(big, out);
-    await hasBegun("mapper1", sizeBytes);
+    const job = await jobUnderWay(out);
     cluster.node("reducer").kill("SIGKILL");
     const { code } = await within(job.exited, "the master's end");
     assert.equal(code, 1);
     assert.match(job.stderr, /^error: lost the reducer at 127\.0\.0\.1:\d+: /m);
     assert.ok(!existsSync(out));
     assert.deepEqual(leftOvers(), []);
+    toMappers("SIGCONT");
     await cluster.start("reducer");
     await countsStill("next.txt");
   });
 
-  test("of the master in a job: the others drop it and serve the next", async () => {
+  test("of the master in a job, when its part is being counted: the others drop it and serve the next", async () => {
     const out = cluster.file("orphaned.txt");
-    const { big, sizeBytes } = await bigText("other");
-    const job = await cluster.master(big, out);
-    await hasBegun("mapper2", sizeBytes);
+    const job = await jobUnderWay(out);
+    const reducer = cluster.node("reducer");
+    reducer.kill("SIGSTOP"); // so that no result is taken
+    await willSay("mapper2", "part 0: begun", () => toMappers("SIGCONT"));
     job.kill("SIGKILL");
     await job.exited;
-    await cluster.node("reducer").output(/its master has left|the peer reset the connection/, "stderr");
+    await willSay("reducer", "(?:its master has left|the peer reset the connection)", () =>
+      reducer.kill("SIGCONT"),
+    );
     assert.ok(!existsSync(out));
     await countsStill("after.txt");
   });
 
   test("Ctrl-C at the master ends the job: no output, exit code 0; nodes stop on SIGTERM", async () => {
     const out = cluster.file("interrupted.txt");
-    const { big, sizeBytes } = await bigText("a third");
-    const job = await cluster.master(big, out);
-    await hasBegun("mapper2", sizeBytes);
+    const job = await jobUnderWay(out);
     job.kill("SIGINT");
     assert.equal((await within(job.exited, "the master's end")).code, 0);
     assert.ok(!existsSync(out));
-    assert.equal(await cluster.node("mapper2").stop(), 0);
-    assert.equal(await cluster.node("reducer").stop(), 0);
+    toMappers("SIGCONT");
+    const stopped = await Promise.all(["mapper2", "reducer"].map((name) => cluster.node(name).stop()));
+    assert.deepEqual(stopped, [0, 0]);
     await Promise.all([cluster.start("mapper2"), cluster.start("reducer")]);
+  });
+
+  test("of room on the disk, in the last piece of the output: the master says so, and there is none", async () => {
+    const [from, out] = [cluster.file("terms.txt"), cluster.file("cut-off.txt")];
+    await writeFile(from, Array.from({ length: 4000 }, (_, i) => `term${i} `).join(""));
+    const args = [join(ROOT, HERE, "master.ts"), from, out, "--config", cluster.config, ...PATIENT];
+    const limited = "trap '' XFSZ; ulimit -f 16; exec \"$@\"";
+    const node = [process.execPath, "--import", import.meta.resolve("tsx")];
+    const { code, stderr } = await runTool("sh", ["-c", limited, "sh", ...node, ...args.map(String)]);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, /^error: .*EFBIG/);
+    assert.ok(!existsSync(out));
+    assert.deepEqual(leftOvers("cut-off"), []);
   });
 });
 
@@ -158,11 +193,11 @@ async function countsStill(name: string): Promise<void> {
 
 describe("the streaming pair", () => {
   test("as Hadoop Streaming calls it: mappers over splits, partitioned and sorted input to several reducers", async () => {
-    const REDUCERS = 3;
+    const REDUCERS = 2;
     const lines = readFileSync(path, "utf8").split("\n");
-    const splits = [0, 1, 2].map((i) =>
+    const splits = [0, 1].map((i) =>
       lines
-        .slice((lines.length * i) / 3, (lines.length * (i + 1)) / 3)
+        .slice((lines.length * i) / 2, (lines.length * (i + 1)) / 2)
         .map((line) => `${line}\n`)
         .join(""),
     );
@@ -170,7 +205,6 @@ describe("the streaming pair", () => {
     assert.deepEqual(
       mapped.map(({ code, stderr }) => [code, stderr]),
       [
-        [0, ""],
         [0, ""],
         [0, ""],
       ],
@@ -204,13 +238,16 @@ describe("the streaming pair", () => {
     }
   });
 
-  test("map < text | sort | reduce is what the nodes make of it; what is no UTF-8 is said", async () => {
+  test("map < text | sort | reduce, as a shell runs it, is what the nodes make of it; what is no UTF-8 is said", async () => {
     const text = Buffer.concat([await readFile(path), Buffer.from("ca\xf1\xf3n", "latin1")]);
-    const mapped = await run(`${HERE}/map.ts`, [], { stdin: text });
-    assert.equal(mapped.stderr, "warning: bytes that are not UTF-8 were taken for separators: 2\n");
-    const sorted = `${mapped.stdout.split("\n").slice(0, -1).sort().join("\n")}\n`;
-    assert.equal((await run(`${HERE}/reduce.ts`, [], { stdin: sorted })).stdout, countedIn(text));
-    const wrong = await run(`${HERE}/reduce.ts`, [], { stdin: "a\t1\nb 2\n" });
+    const node = `'${process.execPath}' --import '${import.meta.resolve("tsx")}'`;
+    const pipeline = `${node} ${ROOT}/${HERE}/map.ts | sort | ${node} ${ROOT}/${HERE}/reduce.ts`;
+    const [piped, wrong] = await Promise.all([
+      runTool("sh", ["-c", pipeline], text),
+      run(`${HERE}/reduce.ts`, [], { stdin: "a\t1\nb 2\n" }),
+    ]);
+    assert.equal(piped.stderr, "warning: bytes that are not UTF-8 were taken for separators: 2\n");
+    assert.equal(piped.stdout, countedIn(text));
     assert.deepEqual([wrong.code, wrong.stdout], [1, ""]);
     assert.equal(wrong.stderr, 'error: not a term, a tab and a count: "b 2"\n');
   });
@@ -318,8 +355,15 @@ test("reducer.ts listens where its section says", async () => {
   assert.match(running.urls[0] ?? "", /^tcp:\/\/127\.0\.0\.1:\d+$/);
 });
 
+test("what a node says moves no terminal's cursor, and is one line", () => {
+  assert.equal(
+    plain("mapper1: lost, it says: \x1b[2J\nerror: \x9b"),
+    "mapper1: lost, it says: ?[2J?error: ?",
+  );
+});
+
 test("on a terminal the master shows a bar for each part", needs("script"), async () => {
-  const command = `'${process.execPath}' --import '${import.meta.resolve("tsx")}' ${HERE}/master.ts '${path}' '${cluster.file("tty.txt")}' --config '${cluster.config}'`;
+  const command = `'${process.execPath}' --import '${import.meta.resolve("tsx")}' ${HERE}/master.ts '${path}' '${cluster.file("tty.txt")}' --config '${cluster.config}' ${PATIENT.join(" ")}`;
   await using running = new Running("script", ["-qec", command, "/dev/null"], {});
   const { code } = await within(running.exited, "the master's end", 60_000);
   assert.equal(code, 0, running.stdout);
