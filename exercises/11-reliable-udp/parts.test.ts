@@ -162,6 +162,22 @@ describe("pacing", () => {
     }
     assert.ok(Math.abs(atMs - 9900) < 20, `${atMs} ms for 990 packets at one in 10 ms`);
   });
+
+  test("a sender that was woken late makes up for it, but not one that had nothing to send", () => {
+    const burstAt = (pacer: Pacer, nowMs: number) => {
+      let sent = 0;
+      for (; pacer.readyAtMs(nowMs, 120, 1200) <= nowMs; sent++) pacer.onSent(1200);
+      return sent;
+    };
+    const pacer = new Pacer();
+    assert.equal(burstAt(pacer, 0), 10);
+    // It was due at 10: 40 ms late, at a packet in 10 ms.
+    assert.equal(burstAt(pacer, 50), 5);
+    assert.equal(burstAt(pacer, 5050), 11); // 100 ms late at most, and what may go at once in any case
+    const idle = new Pacer();
+    for (let i = 0; i < 10; i++) idle.onSent(1200);
+    assert.equal(burstAt(idle, 5000), 10);
+  });
 });
 
 describe("congestion control", () => {

@@ -20,6 +20,8 @@ export interface SimulationOptions {
   toServer: LinkProfile;
   toClient: LinkProfile;
   connection: ConnectionOptions;
+  /** Machines so busy that a process gets its turn only once in so long, for what has come and for its timers. */
+  turnMs?: number;
   onPassage?: (passage: Passage) => void;
 }
 
@@ -112,7 +114,7 @@ export class Simulation {
     while (true) {
       for (const from of this.#endpoints) this.#flush(from);
       if (isOver()) break;
-      const wakeAtMs = Math.min(...this.#endpoints.map(({ endpoint }) => endpoint.wakeAtMs));
+      const wakeAtMs = this.#turn(Math.min(...this.#endpoints.map(({ endpoint }) => endpoint.wakeAtMs)));
       const nextMs = Math.min(this.#queue[0]?.atMs ?? Infinity, wakeAtMs);
       if (nextMs > untilMs) break;
       this.nowMs = Math.max(this.nowMs, nextMs);
@@ -120,6 +122,12 @@ export class Simulation {
       for (const { endpoint } of this.#endpoints) endpoint.onTime(this.nowMs);
     }
     return this.nowMs;
+  }
+
+  /** When a process that would run now gets its turn. */
+  #turn(atMs: number): number {
+    const { turnMs } = this.#options;
+    return turnMs === undefined ? atMs : Math.ceil(atMs / turnMs) * turnMs;
   }
 
   #flush(from: { endpoint: Endpoint; address: Address }): void {
@@ -144,7 +152,7 @@ export class Simulation {
       const copy = Buffer.from(packet);
       if (flippedBit !== undefined)
         copy[flippedBit >> 3] = (copy[flippedBit >> 3] ?? 0) ^ (0x80 >> (flippedBit & 7));
-      this.at(atMs, () => {
+      this.at(this.#turn(atMs), () => {
         const found = this.#endpoints.find(({ address }) => address.port === to.port);
         found?.endpoint.receive(copy, from, this.nowMs);
       });

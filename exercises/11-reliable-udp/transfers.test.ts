@@ -11,6 +11,8 @@ const bytesOf = (seed: number, size: number) =>
   Buffer.concat(
     Array.from({ length: Math.ceil(size / 64) }, (_, i) => randomOf(seed + i * 7919)(64)),
   ).subarray(0, size);
+/** `NETLAB_TRANSFERS=100000 node --import tsx --test …` tries more seeds. */
+const TRANSFERS = Number(process.env["NETLAB_TRANSFERS"] ?? 1000);
 const SOME = bytesOf(1, 400_000);
 
 interface Run {
@@ -66,8 +68,8 @@ function badPath(seed: number): LinkProfile {
 }
 
 describe("transfers in the simulator", () => {
-  test("2000 seeded transfers over paths that lose, double, reorder, damage, delay and limit: every byte arrives", () => {
-    for (let seed = 1; seed <= 2000; seed++) {
+  test(`${TRANSFERS} seeded transfers over paths that lose, double, reorder, damage, delay and limit: every byte arrives`, () => {
+    for (let seed = 1; seed <= TRANSFERS; seed++) {
       const [size = 0] = [[0, 1, 1166, 1167, 1168, 5000, 20_000, 60_000][seed % 8]];
       const congestion: CongestionName = seed % 3 === 0 ? "newreno" : "bbr";
       const { ends, bytes } = transfer({
@@ -386,6 +388,52 @@ describe("congestion control in the simulator", () => {
       assert.ok(filled > 0.85, `${filled}`);
     });
   }
+
+  /** How much of a path of `rate` bytes a second one flow of bbr uses, once it has found it. */
+  function filled(rate: number, rttMs: number, loss: number, turnMs?: number): number {
+    const fromMs = Math.min(2000, 2.5e10 / rate);
+    const untilMs = fromMs + Math.min(6000, 2.5e10 / rate);
+    const file = Buffer.alloc((rate * untilMs) / 1000);
+    const transfers = new Map<string, Transfer>();
+    const ends = { delayMs: rttMs / 2, loss };
+    const link = { ...ends, rateBytesPerSecond: rate, queueBytes: Math.max(30_000, (rate * rttMs) / 1000) };
+    const simulation = new Simulation(
+      { seed: 4, toServer: ends, toClient: link, connection: DEFAULTS, ...(turnMs ? { turnMs } : {}) },
+      serveFrom(() => file, transfers),
+    );
+    const flow = transferOf(simulation, transfers, { request: "get", name: "file", file, port: 5000 });
+    simulation.run(fromMs);
+    const before = flow.receivedBytes;
+    simulation.run(untilMs);
+    return ((flow.receivedBytes - before) * 1000) / (rate * (untilMs - fromMs));
+  }
+
+  for (const [rate, rttMs] of [
+    [1_000_000, 100],
+    [25_000_000, 20],
+  ] as const) {
+    test(`bbr fills ${rate / 1e6} MB/s at a round trip of ${rttMs} ms, with and without random loss`, (t) => {
+      const got = [0, 0.01, 0.05].map((loss) => filled(rate, rttMs, loss));
+      t.diagnostic(`at 0, 1 and 5 % loss: ${got.map((share) => share.toFixed(3)).join(", ")} of the link`);
+      const [clean = 0, ...lossy] = got;
+      assert.ok(clean >= 0.9, `${clean}`);
+      for (const share of lossy) assert.ok(share >= 0.85, `${share}`);
+    });
+  }
+
+  test("machines so busy that each program runs once in 20, 30 or 50 ms do not talk bbr into a slow path", (t) => {
+    const cases = [
+      [1_000_000, 100, 30, 0.9],
+      [1_000_000, 100, 50, 0.8],
+      [1_000_000, 20, 20, 0.85],
+      [25_000_000, 20, 20, 0.4], // more than its queue holds leaves in each turn
+    ] as const;
+    for (const [rate, rttMs, turnMs, least] of cases) {
+      const share = filled(rate, rttMs, 0, turnMs);
+      t.diagnostic(`${rate / 1e6} MB/s, RTT ${rttMs} ms, turns of ${turnMs} ms: ${share.toFixed(2)}`);
+      assert.ok(share >= least, `${rate} bytes/s, RTT ${rttMs} ms, turns of ${turnMs} ms: ${share}`);
+    }
+  });
 
   test("what the algorithms make of random loss: newreno takes it for congestion, bbr does not", () => {
     const rateOf = (congestion: CongestionName, loss: number) => {
