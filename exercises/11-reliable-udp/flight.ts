@@ -124,7 +124,10 @@ export class Flight {
     this.timeouts++;
     this.probesDue = PROBES;
     this.#latestMs = nowMs;
-    if (this.timeouts === 2) this.mtu.onBlackHole();
+    if (this.timeouts === 2) {
+      this.mtu.onBlackHole();
+      this.congestion.packetBytes = this.mtu.currentBytes;
+    }
     if (this.timeouts === PERSISTENT) this.congestion.onTimeout(nowMs);
   }
 }

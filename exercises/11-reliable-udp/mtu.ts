@@ -8,11 +8,14 @@ const TRIES = 3;
 export class MtuSearch {
   currentBytes = BASE_MTU;
   #sizes: number[] = [];
+  #most = BASE_MTU;
   #failures = 0;
   #isUnderWay = false;
 
   /** Looks for the largest size that is not above `most`. */
   begin(most: number): void {
+    this.#most = most;
+    this.#failures = 0;
     this.currentBytes = Math.min(BASE_MTU, most);
     this.#sizes = [...SIZES.filter((size) => size < most), most].filter((size) => size > BASE_MTU);
   }
@@ -39,9 +42,8 @@ export class MtuSearch {
     if (++this.#failures >= TRIES) this.#sizes.length = 0;
   }
 
-  /** Nothing gets through: perhaps the path has changed, and takes no large ones now. */
+  /** Nothing gets through: perhaps the path has changed, and takes no large ones now. Or it was only silent: it is searched again. */
   onBlackHole(): void {
-    this.currentBytes = Math.min(this.currentBytes, BASE_MTU);
-    this.#sizes.length = 0;
+    this.begin(this.#most);
   }
 }

@@ -272,7 +272,7 @@ describe("transfers in the simulator", () => {
     assert.ok((wide.sender?.sentPackets ?? 0) < (narrow.sender?.sentPackets ?? 0), "fewer packets");
   });
 
-  test("a path that takes large packets no longer: back to the base", () => {
+  test("a path that takes large packets no longer: back to the base, and up to what it takes now", () => {
     let most = 65_507;
     const { ends, bytes, sender } = transfer({
       seed: 13,
@@ -292,7 +292,29 @@ describe("transfers in the simulator", () => {
     });
     assert.deepEqual(ends, { client: "ok", server: "ok" });
     assert.ok(bytes.equals(SOME), "the bytes");
-    assert.equal(sender?.flight.mtu.currentBytes, 1200);
+    const { mtu, congestion } = sender?.flight ?? {};
+    assert.equal(mtu?.currentBytes, 1280);
+    assert.equal(congestion?.packetBytes, 1280);
+  });
+
+  test("silence of half a second costs a sender of large packets its size only until the path speaks again", () => {
+    const alive = { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 };
+    const sizes = new Set<number>();
+    const { bytes, sender } = transfer({
+      seed: 14,
+      link: alive,
+      options: { mtu: 8000 },
+      during: (simulation) => {
+        simulation.at(300, () => Object.assign(simulation.links, { toClient: { ...alive, loss: 1 } }));
+        simulation.at(800, () => Object.assign(simulation.links, { toClient: alive }));
+      },
+      onPassage: ({ atMs, packet }) => {
+        if (atMs > 400) sizes.add(packet.length);
+      },
+    });
+    assert.ok(bytes.equals(SOME), "the bytes");
+    assert.ok(sizes.has(1200) && sizes.has(8000), "not both sizes");
+    assert.equal(sender?.flight.mtu.currentBytes, 8000);
   });
 
   test("a receiver that makes zeros of every tenth piece is seen by the same check", () => {
