@@ -1,5 +1,5 @@
 import { strict as assert } from "node:assert";
-import { createSocket, type RemoteInfo } from "node:dgram";
+import { createSocket, type RemoteInfo, Socket } from "node:dgram";
 import dns from "node:dns/promises";
 import { getEventListeners } from "node:events";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -15,6 +15,7 @@ import { start, within } from "./testing.ts";
 import {
   type BindOptions,
   bind,
+  enlargeBuffers,
   MAX_DATAGRAM_BYTES,
   type RequestOptions,
   request,
@@ -139,6 +140,39 @@ test("where it cannot listen, one line says why and what to do, and no descripto
   );
   if (countable)
     assert.ok(descriptors() < before + 10, `${descriptors() - before} descriptors more than before`);
+});
+
+test("each of a server's sockets has buffers of the size that is asked for, or the system's", async (t) => {
+  const received = t.mock.method(Socket.prototype, "setRecvBufferSize");
+  const sent = t.mock.method(Socket.prototype, "setSendBufferSize");
+  await using plain = await Serving.start(() => {});
+  assert.equal(received.mock.callCount() + sent.mock.callCount(), 0, plain.server.url);
+  for (const host of [LOOPBACK, "0.0.0.0"]) {
+    await using serving = await Serving.start(() => {}, { host, bufferBytes: 60_000 });
+    const sockets = received.mock.calls.map(({ this: socket }) => socket as Socket);
+    assert.equal(sockets.length > 1, host === "0.0.0.0", serving.server.url);
+    assert.deepEqual(
+      sent.mock.calls.map(({ this: socket }) => socket),
+      sockets,
+    );
+    for (const socket of sockets) {
+      // Linux counts its own bookkeeping in and gives twice as much.
+      assert.ok(socket.getRecvBufferSize() >= 60_000 && socket.getRecvBufferSize() <= 120_000, "receiving");
+      assert.ok(socket.getSendBufferSize() >= 60_000 && socket.getSendBufferSize() <= 120_000, "sending");
+    }
+    received.mock.resetCalls();
+    sent.mock.resetCalls();
+  }
+});
+
+test("a system that refuses larger buffers is no failure, and the other buffer is still asked for; nonsense is a bug", async (t) => {
+  const unbound = createSocket("udp4"); // has no descriptor yet: the system refuses
+  assert.throws(() => unbound.setRecvBufferSize(60_000), { code: "ERR_SOCKET_BUFFER_SIZE" });
+  const sent = t.mock.method(unbound, "setSendBufferSize");
+  enlargeBuffers(unbound, 60_000);
+  assert.equal(sent.mock.callCount(), 1);
+  assert.throws(() => enlargeBuffers(unbound, -1), { code: "ERR_SOCKET_BAD_BUFFER_SIZE" });
+  unbound.close();
 });
 
 test("what cannot be sent costs a line, never the server", async () => {

@@ -83,11 +83,12 @@ function ownAddresses(family: number): { address: string; family: number }[] {
 
 /** Asks for buffers of this size. Some systems give less than asked for, others refuse: then theirs stay as they are. */
 export function enlargeBuffers(socket: Socket, bytes: number): void {
-  try {
-    socket.setRecvBufferSize(bytes);
-    socket.setSendBufferSize(bytes);
-  } catch (error) {
-    if (!isFailure(error)) throw error;
+  for (const set of ["setRecvBufferSize", "setSendBufferSize"] as const) {
+    try {
+      socket[set](bytes);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+    }
   }
 }
 
