@@ -1,0 +1,173 @@
+/** The rules of a connection, one by one, in the simulator: what is acted upon, what keeps it alive, what makes it speak. */
+import { strict as assert } from "node:assert";
+import { describe, test } from "node:test";
+import { Connection, type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { NO_HASH } from "./endpoint.ts";
+import { type Incoming, keyOf, type Message, type Open, seal, unseal } from "./protocol.ts";
+import { type Passage, Simulation, serveFrom, type Transfer } from "./simulator.ts";
+
+const FILE = Buffer.alloc(400_000, "reliable ");
+const PATH = { delayMs: 20 };
+const CLIENT_PORT = 5000;
+const STRANGER = { address: "10.6.6.6", port: 6666 };
+const kindOf = (packet: Buffer) => unseal(Buffer.from(packet))?.message.kind;
+
+/** A client that gets the file, and reads when it is told to. */
+function reading(options: Partial<ConnectionOptions> = {}, onPassage?: (passage: Passage) => void) {
+  const transfers = new Map<string, Transfer>();
+  const of: Transfer = {
+    ...{ client: undefined as unknown as Connection, server: undefined },
+    ...{ received: [], receivedBytes: 0, ends: {} },
+  };
+  transfers.set("file", of);
+  const connection = { ...DEFAULTS, ...options };
+  const simulation = new Simulation(
+    { seed: 1, toServer: PATH, toClient: PATH, connection, ...(onPassage ? { onPassage } : {}) },
+    serveFrom(() => FILE, transfers),
+  );
+  const patient = { ...connection, timeoutMs: 1e9 };
+  const client = simulation.connect({ request: "get", name: "file" }, CLIENT_PORT, patient);
+  const received: Buffer[] = [];
+  const read = () => {
+    received.push(...client.take());
+    if (client.input?.isComplete) client.finish();
+  };
+  return { simulation, client, of, received, read };
+}
+
+describe("a reader that takes nothing", () => {
+  test("is asked after 200 ms, then ever more seldom, up to once in 2 s", () => {
+    const probesMs: number[] = [];
+    const { simulation } = reading({ windowBytes: 50_000 }, ({ atMs, toServer, packet }) => {
+      if (!toServer && kindOf(packet) === "probe") probesMs.push(atMs);
+    });
+    simulation.run(20_000);
+    const gaps = probesMs.slice(1).map((atMs, i) => atMs - (probesMs[i] ?? 0) - 2 * PATH.delayMs);
+    const expected = [400, 800, 1600, 2000, 2000, 2000];
+    for (const [i, ms] of expected.entries())
+      assert.ok(Math.abs((gaps[i] ?? 0) - ms) < 20, `${gaps.map(Math.round)}`);
+  });
+
+  test("is given up by the sender, though it acknowledges every probe and itself waits for ever", () => {
+    const { simulation, of } = reading({ windowBytes: 50_000, timeoutMs: 5000 });
+    simulation.run(60_000, () => of.ends.server !== undefined);
+    assert.equal(of.ends.server, "no progress for 5 s");
+    assert.ok(simulation.nowMs < 6500, `${simulation.nowMs} ms`);
+  });
+
+  test("and whose word that it reads again is lost: the next probe brings it", () => {
+    const { simulation, client, received, read } = reading({ windowBytes: 50_000 });
+    simulation.run(3000);
+    Object.assign(simulation.links, { toServer: { ...PATH, loss: 1 } });
+    read();
+    simulation.run(3100);
+    Object.assign(simulation.links, { toServer: PATH });
+    client.handlers.onReadable = read;
+    simulation.run(10_000, () => client.state === "ended");
+    assert.ok(Buffer.concat(received).equals(FILE), `${Buffer.concat(received).length} bytes`);
+  });
+});
+
+test("a packet that comes again is not acted upon, whatever it says then", () => {
+  const open: Open = {
+    ...{ kind: "open", request: "get", name: "file", token: Buffer.alloc(8, 1), mtu: 1200, window: 100_000 },
+    ...{ offset: 0n, size: 0n, sha256: NO_HASH, cookie: Buffer.alloc(0) },
+  };
+  const connection = new Connection(open, { ...DEFAULTS, timeoutMs: 1000 }, 0);
+  const acks = { ack: 0, ackBitfield: 0, token: keyOf(open.token) };
+  const accept: Message = {
+    ...{ kind: "accept", token: Buffer.alloc(8, 2), mtu: 1200, window: 100_000 },
+    ...{ size: 1000n, sha256: NO_HASH },
+  };
+  const data = (offset: number): Incoming => ({ kind: "data", offset, bytes: Buffer.alloc(100) });
+  connection.receive({ sequence: 1, ...acks, message: accept }, 1);
+  connection.receive({ sequence: 2, ...acks, message: data(0) }, 2);
+  connection.receive({ sequence: 2, ...acks, message: data(100) }, 3);
+  assert.equal(connection.input?.received, 100);
+  connection.receive({ sequence: 3, ...acks, message: data(100) }, 4);
+  assert.equal(connection.input?.received, 200);
+});
+
+test("the challenge acknowledges the open: the client has a round-trip time before anything is accepted", () => {
+  const { simulation, client } = reading();
+  simulation.run(2 * PATH.delayMs + 1);
+  assert.equal(client.state, "opening");
+  assert.equal(client.flight.rtt.smoothedMs, 2 * PATH.delayMs);
+});
+
+test("into silence go two packets at a time, after ever longer, but at least every 2 s", () => {
+  const sentMs: number[] = [];
+  const { simulation, client, read } = reading({}, ({ atMs, toServer }) => {
+    if (!toServer && atMs > 100) sentMs.push(atMs);
+  });
+  client.handlers.onReadable = read;
+  simulation.run(100);
+  Object.assign(simulation.links, { toClient: { loss: 1 }, toServer: { loss: 1 } });
+  simulation.run(20_000);
+  const times = [...new Set(sentMs.filter((atMs) => atMs > 200))];
+  for (const atMs of times) assert.equal(sentMs.filter((other) => other === atMs).length, 2, `at ${atMs} ms`);
+  const gaps = times.slice(1).map((atMs, i) => Math.round(atMs - (times[i] ?? 0)));
+  assert.ok(gaps.length > 8 && Math.max(...gaps) === 2000, `${gaps}`);
+  for (const [i, gap] of gaps.entries()) assert.ok(gap >= (gaps[i - 1] ?? 0), `${gaps}`);
+});
+
+describe("packets with the right token from another address", () => {
+  /** Sends the server these from a stranger in mid-transfer; `cookie` is the one that the stranger was challenged with. */
+  function strange(...messages: ((cookie: Buffer) => Message)[]) {
+    let token = "";
+    const { simulation, client, of, received, read } = reading({}, ({ toServer, packet }) => {
+      const arrived = unseal(Buffer.from(packet));
+      if (toServer && arrived && arrived.message.kind !== "open") token = arrived.token;
+    });
+    client.handlers.onReadable = read;
+    Object.assign(simulation.links, {
+      toClient: { ...PATH, rateBytesPerSecond: 400_000, queueBytes: 50_000 },
+    });
+    simulation.run(500);
+    const toStranger: string[] = [];
+    let cookie = Buffer.alloc(16);
+    const next = simulation.server.next.bind(simulation.server);
+    simulation.server.next = (nowMs) => {
+      const out = next(nowMs);
+      if (out?.to.port !== STRANGER.port) return out;
+      const arrived = unseal(Buffer.from(out.packet));
+      toStranger.push(arrived?.message.kind ?? "");
+      if (arrived?.message.kind === "challenge") cookie = Buffer.from(arrived.message.cookie);
+      return out;
+    };
+    for (const message of messages) {
+      const packet = seal(5000, { ack: 0, ackBitfield: 0 }, Buffer.from(token, "latin1"), message(cookie));
+      simulation.server.receive(packet, STRANGER, simulation.nowMs);
+      simulation.run(simulation.nowMs + 20);
+    }
+    const seen = [...toStranger];
+    simulation.run(60_000, () => of.ends.server !== undefined);
+    return { seen, isWhole: Buffer.concat(received).equals(FILE), end: of.ends.server };
+  }
+
+  test("cannot end the transfer: they are answered with a challenge, and no more", () => {
+    const { seen, isWhole, end } = strange(
+      () => ({ kind: "error", code: "stopped", reason: "a stranger's word" }),
+      () => ({ kind: "done" }),
+    );
+    assert.deepEqual([...new Set(seen)], ["challenge"]);
+    assert.deepEqual({ isWhole, end }, { isWhole: true, end: "ok" });
+  });
+
+  test("cannot draw it away with a cookie that is another's", () => {
+    const { seen, isWhole, end } = strange(() => ({ kind: "echo", cookie: Buffer.alloc(16) }));
+    assert.deepEqual({ seen, isWhole, end }, { seen: [], isWhole: true, end: "ok" });
+  });
+
+  test("can, with the cookie that went to that address", () => {
+    const { seen } = strange(
+      () => ({ kind: "probe", padding: Buffer.alloc(0) }),
+      (cookie) => ({ kind: "echo", cookie }),
+    );
+    assert.equal(seen[0], "challenge");
+    assert.ok(
+      seen.some((kind) => kind !== "challenge"),
+      `${seen}`,
+    );
+  });
+});
