@@ -20,7 +20,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type LinkProfile, udpLink } from "../../shared/link.ts";
-import { type Result, type Running, run, start, within } from "../../shared/testing.ts";
+import { needsNamespaces, type Result, type Running, run, start, within } from "../../shared/testing.ts";
 import { DEFAULTS } from "./connection.ts";
 import { NO_HASH, type Request } from "./endpoint.ts";
 import { BASE_MTU, type Message, NO_TOKEN, seal, unseal } from "./protocol.ts";
@@ -72,7 +72,7 @@ describe("server and client", () => {
     mkdirSync(join(root, "sub"));
     writeFileSync(join(root, "sub", "ñandú"), "in a folder");
     symlinkSync("/etc/passwd", join(root, "outside"));
-    server = await start(`${HERE}/server.ts`, ["--port", 0, "--root", root, "--writable", "--timeout", 5]);
+    server = await start(`${HERE}/server.ts`, ["--port", 0, "--root", root, "--writable"]);
   });
   after(async () => {
     await server[Symbol.asyncDispose]();
@@ -309,27 +309,55 @@ describe("server and client", () => {
   });
 
   test("a client that is killed in mid-transfer leaves no part behind after the time limit", async () => {
+    const own = newFolder();
+    const args = ["--port", 0, "--root", own, "--writable", "--timeout", 3];
+    await using impatient = await start(`${HERE}/server.ts`, args);
     const { connection, close } = await connectRudp(
       { request: "put", name: "never", size: 10_000_000, sha256: NO_HASH },
-      options(server.port),
+      options(impatient.port),
     );
-    await within(
-      new Promise<void>((resolve) => {
-        connection.handlers.onAccepted = () => resolve();
-      }),
-      "an accept",
-    );
+    const accepted = new Promise<string[]>((resolve) => {
+      connection.handlers.onAccepted = () => resolve(readdirSync(own));
+    });
+    assert.match(String(await within(accepted, "an accept")), /^\.[0-9a-f]{16}\.part$/);
     connection.write(FILE);
     connection.fail = () => {};
-    await server.output(/./, "stderr");
     close(); // and never another word
-    await server.output(/put never: no progress for 5 s/, "stderr");
-    assert.ok(!existsSync(join(root, "never")), "never");
-    assert.deepEqual(
-      readdirSync(root).filter((name) => name.endsWith(".part")),
-      [],
-    );
+    await impatient.output(/put never: no progress for 3 s/, "stderr");
+    assert.deepEqual(readdirSync(own), []);
   });
+
+  test(
+    "a client whose disk is full says so, and leaves neither file nor part",
+    existsSync("/dev/full") ? {} : { skip: "no /dev/full" },
+    async () => {
+      const cwd = newFolder();
+      symlinkSync("/dev/full", join(cwd, "file.part"));
+      const { code, stdout, stderr } = await client(["get", "file"], cwd);
+      assert.deepEqual({ code, stdout }, { code: 1, stdout: "" });
+      assert.match(stderr, /^error: cannot get file from udp:\S+: the disk is full \(ENOSPC\).*\n$/);
+      assert.deepEqual(readdirSync(cwd), []);
+      await server.output(/get file: the disk is full \(ENOSPC\)/, "stderr");
+    },
+  );
+
+  test(
+    "a server whose disk is full tells the client, takes smaller files, and leaves no part",
+    needsNamespaces(),
+    async () => {
+      const own = newFolder();
+      const disk = `mount -t tmpfs -o size=200k tmpfs ${own} && cd ${own} && exec "$@"`;
+      const wrapper = ["unshare", "--mount", "sh", "-c", disk, "sh"];
+      await using small = await start(`${HERE}/server.ts`, ["--port", 0, "--root", own, "--writable"], {
+        wrapper,
+      });
+      await assert.rejects(putHere(small.port, "large", FILE), /the disk is full \(ENOSPC\)/);
+      await small.output(/put large: the disk is full \(ENOSPC\)/, "stderr");
+      await putHere(small.port, "small", FILE.subarray(0, 150_000)); // there would be no room beside a part
+      const names = (await fetchHere(small.port, { request: "list", name: "" })).toString();
+      assert.match(names, /^ +150000 {2}\S+ {2}small\n$/);
+    },
+  );
 
   test("SIGTERM: transfers are told, and it ends with 0", async () => {
     const own = newFolder();
