@@ -6,118 +6,53 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { integer, oneOf, setting, text } from "../../shared/config.ts";
+import { flag, integer, oneOf, optional, setting, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import type { LinkProfile } from "../../shared/link.ts";
 import { median } from "../../shared/measure.ts";
 import { type NamespaceLink, namespaceLink, namespacesMissing } from "../../shared/namespaces.ts";
 import { type Chart, type Series, svgOf } from "../../shared/plot.ts";
 import { program } from "../../shared/program.ts";
-import { type Running, runTool, start } from "../../shared/running.ts";
+import type { Running } from "../../shared/running.ts";
+import {
+  at,
+  CONTENDERS,
+  type Contender,
+  chooseCongestion,
+  client,
+  goodput,
+  linesOf,
+  profile,
+  serve,
+} from "./contenders.ts";
 
-const BLOB = "exercises/11-reliable-udp/blob.ts";
 const RTTS_MS = [20, 100, 2];
 const LOSSES = [0, 0.001, 0.01, 0.05, 0.1];
-const RATE = 1_000_000;
-const BLOB_BYTES = 1_000_000_000;
-const MESSAGES = { perSecond: 30, count: 450, lossShare: 0.05, rttMs: 100 };
-const TIMELINE = { lossShare: 0.01, rttMs: 20, seconds: 8 };
-const SHARING = { rttMs: 20, seconds: 10 };
+/** How much is measured; the short form gives the same rows in five minutes. */
+const SIZES = {
+  long: { runs: 3, seconds: 3, messages: 450, timelineSeconds: 8, sharingSeconds: 10 },
+  short: { runs: 2, seconds: 2, messages: 240, timelineSeconds: 5, sharingSeconds: 5 },
+};
+const MESSAGES = { perSecond: 30, lossShare: 0.05, rttMs: 100 };
+const TIMELINE = { lossShare: 0.01, rttMs: 20 };
+const SHARING = { rttMs: 20 };
+
+/** What is measured through, and how much. */
+interface Bench {
+  link: NamespaceLink;
+  rate: number;
+  sizes: (typeof SIZES)["long"];
+  log: (line: string) => void;
+}
+
+async function setPath({ link, rate }: Bench, rttMs: number, loss: number): Promise<void> {
+  const both = profile(rate, rttMs, loss);
+  await link.change({ toServer: both, toClient: both });
+}
 const print = (line = "") => void process.stdout.write(`${line}\n`);
 const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
 
-interface Contender {
-  name: string;
-  transport: "rudp" | "tcp";
-  congestion: string;
-}
-const CONTENDERS: readonly Contender[] = [
-  { name: "ours, bbr", transport: "rudp", congestion: "bbr" },
-  { name: "ours, newreno", transport: "rudp", congestion: "newreno" },
-  { name: "TCP, bbr", transport: "tcp", congestion: "bbr" },
-  { name: "TCP, cubic", transport: "tcp", congestion: "cubic" },
-];
-
 /** Those whose goodput is compared: one that does not mind loss on each side, and the usual one. */
 const COMPARED = CONTENDERS.filter(({ name }) => name !== "ours, newreno");
-
-/** A path whose queue holds what is under way in a round trip. */
-const profile = (rttMs: number, loss: number): LinkProfile => ({
-  delayMs: rttMs / 2,
-  loss,
-  rateBytesPerSecond: RATE,
-  queueBytes: Math.max(30_000, (RATE * rttMs) / 1000),
-});
-
-async function setPath(link: NamespaceLink, rttMs: number, loss: number): Promise<void> {
-  await link.change({ toServer: profile(rttMs, loss), toClient: profile(rttMs, loss) });
-}
-
-/** TCP's congestion control is chosen by the route to the client: a namespace's own default may not be set everywhere. */
-async function chooseCongestion(link: NamespaceLink, { transport, congestion }: Contender): Promise<void> {
-  if (transport !== "tcp") return;
-  const { stdout } = await inServer(link, ["ip", "-o", "route", "get", link.client.address]);
-  const device = / dev (\S+)/.exec(stdout)?.[1] ?? "";
-  const route = ["ip", "route", "replace", link.client.address, "dev", device, "congctl", congestion];
-  const { code, stderr } = await inServer(link, route);
-  if (code !== 0) throw new Failure(`this kernel's TCP has no ${congestion}: ${stderr.trim()}`);
-}
-
-function inServer(link: NamespaceLink, command: readonly string[]) {
-  const [first = "", ...rest] = [...link.server.wrapper, ...command];
-  return runTool(first, rest);
-}
-
-async function serve(link: NamespaceLink, { transport, congestion }: Contender): Promise<Running> {
-  const { wrapper, address } = link.server;
-  const own = transport === "rudp" ? ["--congestion", congestion, "--samples", "yes"] : [];
-  const args = [
-    "serve",
-    "--transport",
-    transport,
-    "--host",
-    address,
-    "--port",
-    0,
-    "--bytes",
-    BLOB_BYTES,
-    ...own,
-  ];
-  return await start(BLOB, args, { wrapper });
-}
-
-/** Runs a client of `server` to its end and gives the JSON that it prints. */
-async function client(
-  link: NamespaceLink,
-  server: Running,
-  args: (string | number)[],
-): Promise<Record<string, number>[]> {
-  const where = ["--host", link.server.address, "--port", server.port];
-  await using running = await start(BLOB, [...args, ...where], { servers: 0, wrapper: link.client.wrapper });
-  const { code } = await running.exited;
-  if (code !== 0) throw new Failure(`${args.join(" ")} failed: ${running.stderr.trim()}`);
-  return linesOf(running.stdout);
-}
-
-const linesOf = (output: string): Record<string, number>[] =>
-  output
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => JSON.parse(line) as Record<string, number>);
-
-async function goodput(
-  link: NamespaceLink,
-  server: Running,
-  contender: Contender,
-  seconds: number,
-): Promise<number> {
-  await chooseCongestion(link, contender);
-  const args = ["fetch", "--transport", contender.transport, "--bytes", BLOB_BYTES, "--seconds", seconds];
-  const [result] = await client(link, server, args);
-  const { bytes = Number.NaN, ms = Number.NaN } = result ?? {};
-  if (Number.isNaN(bytes / ms)) throw new Failure(`no result: ${args.join(" ")}`);
-  return bytes / ms / 1000;
-}
 
 interface Cell {
   rttMs: number;
@@ -127,24 +62,20 @@ interface Cell {
 }
 
 /** Every path, every contender in turn, several times over. */
-async function measureGoodput(
-  link: NamespaceLink,
-  runs: number,
-  seconds: number,
-  log: (line: string) => void,
-) {
+async function measureGoodput(bench: Bench): Promise<Cell[]> {
+  const { link, sizes, log } = bench;
   const cells: Cell[] = [];
   const servers = new Map<Contender, Running>();
   try {
     for (const rttMs of RTTS_MS) {
       for (const loss of LOSSES) {
-        await setPath(link, rttMs, loss);
+        await setPath(bench, rttMs, loss);
         const here = COMPARED.map(({ name }): Cell => ({ rttMs, loss, name, runs: [] }));
-        for (let run = 0; run < runs; run++) {
+        for (let run = 0; run < sizes.runs; run++) {
           for (const [i, contender] of COMPARED.entries()) {
             const server = servers.get(contender) ?? (await serve(link, contender));
             servers.set(contender, server);
-            here[i]?.runs.push(await goodput(link, server, contender, seconds));
+            here[i]?.runs.push(await goodput(link, server, contender, sizes.seconds));
           }
         }
         log(
@@ -159,9 +90,9 @@ async function measureGoodput(
   return cells;
 }
 
-function printGoodput(cells: readonly Cell[], runs: number): void {
+function printGoodput(cells: readonly Cell[], { rate, sizes }: Bench): void {
   print(
-    `Goodput in MB/s, median (least–most) of ${runs} runs in turn; the link carries ${RATE / 1e6} MB/s with IP headers:`,
+    `Goodput in MB/s, median (least–most) of ${sizes.runs} runs of ${sizes.seconds} s in turn; the link carries ${rate / 1e6} MB/s with IP headers:`,
   );
   print();
   print(`| RTT | loss each way | ${COMPARED.map(({ name }) => name).join(" | ")} |`);
@@ -179,9 +110,9 @@ function printGoodput(cells: readonly Cell[], runs: number): void {
   print();
 }
 
-function goodputCharts(cells: readonly Cell[]): Chart[] {
+function goodputCharts(cells: readonly Cell[], { rate }: Bench): Chart[] {
   return RTTS_MS.map((rttMs) => ({
-    title: `Goodput against loss, RTT ${rttMs} ms, link ${RATE / 1e6} MB/s`,
+    title: `Goodput against loss, RTT ${rttMs} ms, link ${rate / 1e6} MB/s`,
     x: { name: "loss each way (%)" },
     y: { name: "MB/s", min: 0 },
     series: COMPARED.map(({ name }): Series => {
@@ -196,9 +127,11 @@ function goodputCharts(cells: readonly Cell[]): Chart[] {
 }
 
 /** Ours and TCP through the bottleneck at once: neither may starve the other. */
-async function measureSharing(link: NamespaceLink, log: (line: string) => void): Promise<void> {
-  const { rttMs, seconds } = SHARING;
-  await setPath(link, rttMs, 0);
+async function measureSharing(bench: Bench): Promise<void> {
+  const { link, log } = bench;
+  const { rttMs } = SHARING;
+  const seconds = bench.sizes.sharingSeconds;
+  await setPath(bench, rttMs, 0);
   print(`Two at once for ${seconds} s, RTT ${rttMs} ms, no loss but the queue's, in MB/s:`);
   print();
   print("| ours | beside | ours got | TCP got | Jain's index |");
@@ -237,7 +170,7 @@ async function askKernel(
   { name, congestion }: Contender,
   startMs: number,
 ): Promise<Point | undefined> {
-  const { stdout } = await inServer(link, ["ss", "-tin", "state", "established"]);
+  const { stdout } = await at(link.server, ["ss", "-tin", "state", "established"]);
   const number = (pattern: RegExp) => Number(pattern.exec(stdout)?.[1] ?? Number.NaN);
   const window = number(/ cwnd:(\d+)/) * number(/ mss:(\d+)/);
   if (Number.isNaN(window)) return undefined;
@@ -245,9 +178,9 @@ async function askKernel(
   return [(performance.now() - startMs) / 1000, window / 1024, number(/ rtt:([\d.]+)/)];
 }
 
-async function timeline(link: NamespaceLink, contender: Contender): Promise<Point[]> {
+async function timeline({ link, sizes }: Bench, contender: Contender): Promise<Point[]> {
   await using server = await serve(link, contender);
-  const running = goodput(link, server, contender, TIMELINE.seconds);
+  const running = goodput(link, server, contender, sizes.timelineSeconds);
   const points: Point[] = [];
   let isOver = false;
   const end = running.finally(() => {
@@ -267,16 +200,16 @@ async function timeline(link: NamespaceLink, contender: Contender): Promise<Poin
     : own.map(({ atMs = 0, windowBytes = 0, rttMs = 0 }) => [atMs / 1000, windowBytes / 1024, rttMs]);
 }
 
-async function measureTimelines(link: NamespaceLink): Promise<Chart[]> {
-  await setPath(link, TIMELINE.rttMs, TIMELINE.lossShare);
+async function measureTimelines(bench: Bench): Promise<Chart[]> {
+  await setPath(bench, TIMELINE.rttMs, TIMELINE.lossShare);
   const lines: { name: string; points: Point[] }[] = [];
   for (const contender of CONTENDERS)
-    lines.push({ name: contender.name, points: await timeline(link, contender) });
+    lines.push({ name: contender.name, points: await timeline(bench, contender) });
   const of = (column: 1 | 2) =>
     lines.map(
       ({ name, points }): Series => ({ name, points: points.map((point) => [point[0], point[column]]) }),
     );
-  const path = `RTT ${TIMELINE.rttMs} ms, loss ${percent(TIMELINE.lossShare)}, link ${RATE / 1e6} MB/s`;
+  const path = `RTT ${TIMELINE.rttMs} ms, loss ${percent(TIMELINE.lossShare)}, link ${bench.rate / 1e6} MB/s`;
   return [
     { title: `Congestion window: ${path}`, x: { name: "time (s)" }, y: { name: "KiB" }, series: of(1) },
     { title: `Smoothed round trip: ${path}`, x: { name: "time (s)" }, y: { name: "ms" }, series: of(2) },
@@ -289,9 +222,11 @@ interface Talk {
 }
 
 /** What the article is about: each message as soon as it is there, or each after the one before. */
-async function measureTalks(link: NamespaceLink): Promise<Talk[]> {
-  const { perSecond, count, lossShare, rttMs } = MESSAGES;
-  await setPath(link, rttMs, lossShare);
+async function measureTalks(bench: Bench): Promise<Talk[]> {
+  const { link, sizes } = bench;
+  const { perSecond, lossShare, rttMs } = MESSAGES;
+  const count = sizes.messages;
+  await setPath(bench, rttMs, lossShare);
   const talks: Talk[] = [];
   for (const contender of CONTENDERS) {
     await using server = await serve(link, contender);
@@ -323,9 +258,9 @@ const quantile = (values: readonly number[], share: number) =>
   Number.NaN;
 
 function printTalks(talks: readonly Talk[]): void {
-  const { perSecond, count, lossShare, rttMs } = MESSAGES;
+  const { perSecond, lossShare, rttMs } = MESSAGES;
   print(
-    `${count} messages, ${perSecond} a second, RTT ${rttMs} ms, loss ${percent(lossShare)} each way: from sending to delivery, in ms:`,
+    `${talks[0]?.latenciesMs.length} messages, ${perSecond} a second, RTT ${rttMs} ms, loss ${percent(lossShare)} each way: from sending to delivery, in ms:`,
   );
   print();
   print("| | median | 90 % | 99 % | longest | later than a round trip |");
@@ -363,32 +298,38 @@ await program({
       "what to measure",
       "all" as const,
     ),
-    runs: setting(integer(1, 100), "goodput: runs of each", 3),
-    seconds: setting(integer(1, 600), "goodput: how long a run is", 3),
+    short: flag("all the same rows within five minutes: fewer and shorter runs"),
+    runs: optional(integer(1, 100), "goodput: runs of each (3; short: 2)"),
+    seconds: optional(integer(1, 600), "goodput: how long a run is (3; short: 2)"),
+    rate: setting(integer(10, 50_000), "of the link, in kB/s", 1000),
     seed: setting(integer(0, 2 ** 30), "of the link", 11),
-    svg: setting(text, "folder for the pictures", "/tmp"),
+    svg: setting(text, "folder for the pictures", import.meta.dirname),
   },
-  async run({ what, runs, seconds, seed, svg }, { log }) {
+  async run({ what, short, runs, seconds, rate: kilobytes, seed, svg }, { log }) {
     const missing = namespacesMissing();
     if (missing !== undefined) throw new Failure(`cannot compare: ${missing}`);
-    const path = profile(RTTS_MS[0] ?? 0, 0);
+    const rate = kilobytes * 1000;
+    const path = profile(rate, RTTS_MS[0] ?? 0, 0);
     await using link = await namespaceLink({ toServer: path, toClient: path, seed });
+    const usual = short ? SIZES.short : SIZES.long;
+    const sizes = { ...usual, runs: runs ?? usual.runs, seconds: seconds ?? usual.seconds };
+    const bench: Bench = { link, rate, sizes, log };
     const save = async (name: string, charts: readonly Chart[]) => {
       const file = join(svg, `${name}.svg`);
       writeFileSync(file, await svgOf(charts));
       log(`wrote ${file}`);
     };
     if (what === "all" || what === "messages") {
-      const talks = await measureTalks(link);
+      const talks = await measureTalks(bench);
       printTalks(talks);
       await save("messages", [talkChart(talks)]);
     }
-    if (what === "all" || what === "timeline") await save("timeline", await measureTimelines(link));
-    if (what === "all" || what === "sharing") await measureSharing(link, log);
+    if (what === "all" || what === "timeline") await save("timeline", await measureTimelines(bench));
+    if (what === "all" || what === "sharing") await measureSharing(bench);
     if (what === "all" || what === "goodput") {
-      const cells = await measureGoodput(link, runs, seconds, log);
-      printGoodput(cells, runs);
-      await save("goodput", goodputCharts(cells));
+      const cells = await measureGoodput(bench);
+      printGoodput(cells, bench);
+      await save("goodput", goodputCharts(cells, bench));
     }
   },
 });

@@ -48,6 +48,20 @@ describe("a reader that takes nothing", () => {
       assert.ok(Math.abs((gaps[i] ?? 0) - ms) < 20, `${gaps.map(Math.round)}`);
   });
 
+  test("and takes something at last, then nothing again: is asked after 200 ms again", () => {
+    const probesMs: number[] = [];
+    const { simulation, client, read } = reading({ windowBytes: 50_000 }, ({ atMs, toServer, packet }) => {
+      if (!toServer && kindOf(packet) === "probe") probesMs.push(atMs);
+    });
+    simulation.run(10_000);
+    const readMs = simulation.nowMs;
+    read();
+    simulation.run(12_000);
+    assert.ok((client.input?.received ?? 0) > 50_000, "it went on");
+    const first = probesMs.find((atMs) => atMs > readMs + 2 * PATH.delayMs) ?? Infinity;
+    assert.ok(first < readMs + 450, `${first - readMs} ms`);
+  });
+
   test("is given up by the sender, though it acknowledges every probe and itself waits for ever", () => {
     const { simulation, of } = reading({ windowBytes: 50_000, timeoutMs: 5000 });
     simulation.run(60_000, () => of.ends.server !== undefined);

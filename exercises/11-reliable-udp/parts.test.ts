@@ -294,6 +294,24 @@ describe("streams", () => {
     assert.throws(() => new InStream(0, 1e6, 10).insert(5, Buffer.alloc(6)), /of a file of 10/);
   });
 
+  test("pieces from the end to the beginning: none is looked for among all the others", () => {
+    const count = 20_000;
+    const stream = new InStream(0, count * 128, count * 128);
+    let looks = 0;
+    for (let i = count - 1; i >= 0; i--) {
+      const offset = i * 128;
+      // A number that counts how often it is compared or reckoned with.
+      const valueOf = () => {
+        looks++;
+        return offset;
+      };
+      const counted = { valueOf } as unknown as number;
+      stream.insert(counted, FILE.subarray(0, 128));
+    }
+    assert.ok(stream.isComplete, "complete");
+    assert.ok(looks < count * 60, `${looks} looks at ${count} offsets`);
+  });
+
   test("single bytes cannot fill the memory", () => {
     const stream = new InStream(0, 2 ** 20, 2 ** 20);
     assert.throws(() => {

@@ -66,8 +66,7 @@ export class InStream {
 
   /** Puts a piece among the early ones. What others have already of it is cut off. */
   #keep({ offset, bytes }: Segment): boolean {
-    let at = this.#early.length;
-    while (at > 0 && (this.#early[at - 1] as Segment).offset > offset) at--;
+    const at = this.#placeOf(offset);
     const before = this.#early[at - 1];
     const start = Math.max(offset, before === undefined ? 0 : before.offset + before.bytes.length);
     let end = offset + bytes.length;
@@ -84,6 +83,17 @@ export class InStream {
     if (isOneKnown) return false;
     this.#early.splice(at, covered, { offset: start, bytes: bytes.subarray(start - offset, end - offset) });
     return true;
+  }
+
+  /** How many early pieces begin at this offset or before it: by halving, as there may be tens of thousands. */
+  #placeOf(offset: number): number {
+    let [low, high] = [0, this.#early.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#early[middle] as Segment).offset > offset) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   /** Takes what is there in order. */
