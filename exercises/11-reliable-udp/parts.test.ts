@@ -301,11 +301,11 @@ describe("streams", () => {
     for (let i = count - 1; i >= 0; i--) {
       const offset = i * 128;
       // A number that counts how often it is compared or reckoned with.
-      const valueOf = () => {
+      const look = () => {
         looks++;
         return offset;
       };
-      const counted = { valueOf } as unknown as number;
+      const counted = { valueOf: look } as unknown as number;
       stream.insert(counted, FILE.subarray(0, 128));
     }
     assert.ok(stream.isComplete, "complete");
@@ -349,8 +349,8 @@ describe("streams", () => {
   test("an unordered message is taken once", () => {
     const once = new Once();
     assert.deepEqual(
-      [1, 0, 1, 0, 2, 2, 70_000].map((number) => once.take(number)),
-      [true, true, false, false, true, false, false],
+      [1, 1, 0, 1, 0, 2, 2, 70_000].map((number) => once.take(number)),
+      [true, false, true, false, false, true, false, false],
     );
   });
 
