@@ -23,6 +23,12 @@ const INITIAL_PACKETS = 10;
 const FULL_ROUNDS = 3;
 const FULL_GROWTH = 1.25;
 
+/** A round trip so much longer than the shortest: a queue stands, and a loss is its. Then so much less, but no less than that much of the pipe; and more again, each round. */
+const QUEUE_RTTS = 1.5;
+const CAP_CUT = 0.7;
+const CAP_LEAST = 1.25;
+const CAP_GROWTH = 1.25;
+
 type Mode = "startup" | "drain" | "cruise" | "probe RTT";
 
 export class Bbr implements Congestion {
@@ -42,6 +48,10 @@ export class Bbr implements Congestion {
   #probeRttUntilMs: number | undefined;
   #wasTimeout = false;
   #variationMs = 0;
+  #smoothedMs = 0;
+  /** What a full queue leaves of the window; Infinity while there was none. */
+  #capBytes = Infinity;
+  #wasQueueFull = false;
 
   constructor(packetBytes: number) {
     this.packetBytes = packetBytes;
@@ -71,16 +81,20 @@ export class Bbr implements Congestion {
     // More than the path holds: acknowledgements come in bunches, of 8, by timers, and late from busy processes.
     const bunchMs = Math.min(Math.max(MIN_BUNCH_MS, 4 * this.#variationMs), MAX_BUNCH_MS);
     const bunchBytes = Math.max(3 * this.packetBytes, this.#rate * bunchMs);
-    return Math.max(gain * this.#pipeBytes + bunchBytes, INITIAL_PACKETS * this.packetBytes);
+    const wanted = Math.max(gain * this.#pipeBytes + bunchBytes, INITIAL_PACKETS * this.packetBytes);
+    return Math.max(Math.min(wanted, this.#capBytes), least);
   }
 
   onAck(event: AckEvent): void {
     this.#wasTimeout = false;
     this.#variationMs = event.rtt.variationMs;
+    this.#smoothedMs = event.rtt.smoothedMs;
     const isNewRound = event.rate.priorDelivered >= this.#roundEndsAt;
     if (isNewRound) {
       this.#round++;
       this.#roundEndsAt = event.delivered;
+      if (!this.#wasQueueFull) this.#capBytes *= CAP_GROWTH;
+      this.#wasQueueFull = false;
     }
     this.#takeRate(event);
     if (isNewRound) this.#lookWhetherFull(event);
@@ -149,8 +163,12 @@ export class Bbr implements Congestion {
     this.#phaseSinceMs = nowMs;
   }
 
-  /** A loss that a full queue caused shows as a rate that does not grow. */
-  onLoss(): void {}
+  /** A loss while a queue stands was its: room is left for others, once a round. Any other says nothing. */
+  onLoss(): void {
+    if (!this.#isFull || this.#wasQueueFull || this.#smoothedMs < QUEUE_RTTS * this.minRttMs) return;
+    this.#wasQueueFull = true;
+    this.#capBytes = Math.max(CAP_CUT * this.windowBytes, CAP_LEAST * this.#pipeBytes);
+  }
 
   onTimeout(): void {
     this.#wasTimeout = true;

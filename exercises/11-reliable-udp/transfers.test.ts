@@ -457,6 +457,13 @@ describe("congestion control in the simulator", () => {
     }
   });
 
+  test("bbr leaves room for a flow beside it that takes each loss for a full queue", (t) => {
+    const link = { delayMs: 10, rateBytesPerSecond: 1_000_000, queueBytes: 30_000 };
+    const got = shares(["bbr", "newreno"], 0, 10_000, link);
+    t.diagnostic(`bbr and newreno: ${got.map((bytes) => (bytes / 10_000).toFixed(0)).join(" and ")} kB/s`);
+    assert.ok(jain(got) >= 0.85, `${got}`);
+  });
+
   test("what the algorithms make of random loss: newreno takes it for congestion, bbr does not", () => {
     const rateOf = (congestion: CongestionName, loss: number) => {
       const { endMs } = transfer({
