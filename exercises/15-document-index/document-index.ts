@@ -2,8 +2,9 @@
  * The index of a node's documents by version and digest, pure: what the node itself keeps (`OwnIndex`) and what others
  * know of it (`RemoteIndex`).
  */
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { Failure } from "../../shared/errors.ts";
+import { printable } from "./safe-path.ts";
 
 export interface Document {
   /** In the node's folder, `/` between its parts. */
@@ -38,7 +39,7 @@ export const isDocument = (change: Change): change is Document => "sha256" in ch
  * their order, and a change costs what changed.
  */
 function toggle(digest: Buffer, { path, size, modifiedMs, sha256 }: Document): void {
-  const own = createHash("sha256").update(`${size} ${modifiedMs} ${sha256} ${path}`).digest();
+  const own = hash("sha256", `${size} ${modifiedMs} ${sha256} ${path}`, "buffer");
   for (let i = 0; i < DIGEST_BYTES; i++) digest[i] = (digest[i] ?? 0) ^ (own[i] ?? 0);
 }
 
@@ -124,7 +125,8 @@ export class RemoteIndex {
     const result = whole ? emptyDigest() : Buffer.from(this.digest);
     const paths = new Set<string>();
     for (const change of changes) {
-      if (paths.has(change.path)) throw new Failure(`its index names ${JSON.stringify(change.path)} twice`);
+      if (paths.has(change.path))
+        throw new Failure(`its index names ${printable(JSON.stringify(change.path))} twice`);
       paths.add(change.path);
       const before = documents.get(change.path);
       if (before !== undefined) toggle(result, before);

@@ -27,6 +27,7 @@ import {
   MAX_MESSAGE_BYTES,
   Message,
 } from "./protocol.ts";
+import { printable } from "./safe-path.ts";
 
 const CONNECT_MS = 1500;
 /** Between two pieces of an answer. */
@@ -71,12 +72,20 @@ async function sendIndex(
   const head = { version, digest, flags: { whole }, count: changes.length, signature };
   await connection.write(encode(Message, { type: "index", ...head }));
   for (let at = 0; at < changes.length; at += BATCH) {
-    const messages = changes.slice(at, at + BATCH).map((change) => encode(Message, messageOf(change)));
-    await connection.write(Buffer.concat(messages));
+    await connection.write(Buffer.concat(changes.slice(at, at + BATCH).map(encoded)));
   }
 }
-const messageOf = (change: Change): Message =>
-  isDocument(change) ? documentMessage(change) : { type: "removed", path: change.path };
+
+/** A document goes to every other node: it is encoded once. */
+const encodings = new WeakMap<Document, Buffer>();
+function encoded(change: Change): Buffer {
+  if (!isDocument(change)) return encode(Message, { type: "removed", path: change.path });
+  const known = encodings.get(change);
+  if (known !== undefined) return known;
+  const bytes = encode(Message, documentMessage(change));
+  encodings.set(change, bytes);
+  return bytes;
+}
 
 /** Refuses what the index does not have, or what is no longer as the index says. */
 async function sendContent(
@@ -159,7 +168,7 @@ export async function* fetchContent(
     const request = { sha256: Buffer.from(sha256, "hex"), offset: BigInt(offset) };
     await connection.write(encode(Message, { type: "contentRequest", ...request }));
     const head = await nextMessage(connection);
-    if (head.type === "refusal") throw new Failure(`refused: ${head.reason}`);
+    if (head.type === "refusal") throw new Failure(`refused: ${printable(head.reason)}`);
     if (head.type !== "content") throw new LieError(`answered with ${head.type} instead of a content`);
     if (head.size !== BigInt(size)) throw new LieError(`says that the size is ${head.size}, not ${size}`);
     for (let at = offset; at < size; ) {

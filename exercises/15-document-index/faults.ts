@@ -47,11 +47,11 @@ interface Step {
   content: string;
 }
 
-export function scheduleOf(seed: number): Step[] {
+export function scheduleOf(seed: number, chaosMs = CHAOS_MS): Step[] {
   const random = randomOf(seed);
   const pick = (n: number) => Math.floor(random() * n);
   const steps = Array.from({ length: ACTIONS }, () => ({
-    atMs: pick(CHAOS_MS),
+    atMs: pick(chaosMs),
     host: pick(HOSTS),
     kind: KINDS[pick(KINDS.length)] ?? "write",
     path: `d${pick(4)}${pick(3) === 0 ? "/below" : ""}.txt`,
@@ -150,7 +150,12 @@ class Trial {
 }
 
 /** Runs one schedule; resolves to the time until all agreed, in milliseconds. Throws where they did not. */
-export async function runSchedule(seed: number, hasSwitch: boolean, limitMs: number): Promise<number> {
+export async function runSchedule(
+  seed: number,
+  hasSwitch: boolean,
+  limitMs: number,
+  chaosMs?: number,
+): Promise<number> {
   await using net = hasSwitch ? await Switch.open(HOSTS) : undefined;
   // On a switch of its own nobody else is on the assignment's ports.
   await using segment = await LocalSegment.open(hasSwitch ? 8000 : undefined);
@@ -158,7 +163,7 @@ export async function runSchedule(seed: number, hasSwitch: boolean, limitMs: num
   await Promise.all(Array.from({ length: HOSTS }, (_, host) => trial.start(host)));
   const beginMs = performance.now();
   try {
-    for (const step of scheduleOf(seed)) {
+    for (const step of scheduleOf(seed, chaosMs)) {
       await delay(Math.max(0, step.atMs - (performance.now() - beginMs)));
       await trial.step(step);
     }

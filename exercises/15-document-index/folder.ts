@@ -2,14 +2,14 @@
  * The documents of a folder: found, hashed (SHA-256) and watched. A file is read when its size, time of modification or
  * inode differ from when it was read last; what the watching misses is found by looking through the folder again.
  */
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from "node:fs";
 import { open, readdir } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { setTimeout as delay, setImmediate as nextTurn } from "node:timers/promises";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
-import { whyUnsafe } from "./safe-path.ts";
+import { printable, whyUnsafe } from "./safe-path.ts";
 
 export interface FoundFile {
   /** Below the folder, `/` between its parts. */
@@ -24,6 +24,8 @@ export interface FolderOptions {
   folder: string;
   /** Files beyond these are not told. */
   maxFiles?: number;
+  /** How long it is looked through before it is watched. */
+  watchAfterMs?: number;
   signal: AbortSignal;
   /** Gets a line for what cannot be shared, once. */
   log: (line: string) => void;
@@ -80,7 +82,7 @@ export class Folder {
     await readdir(options.folder); // a folder that is not there is worth an error, not a complaint
     await folder.#rescan();
     void folder.#lookAgain();
-    const timer = setTimeout(() => folder.#watch(), WATCH_AFTER_MS);
+    const timer = setTimeout(() => folder.#watch(), options.watchAfterMs ?? WATCH_AFTER_MS);
     options.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
     return folder;
   }
@@ -157,7 +159,7 @@ export class Folder {
     let changes = 0;
     const entries = await readdir(join(this.#options.folder, below), { withFileTypes: true }).catch(
       (error: unknown) => {
-        this.#complain(below, `cannot read the folder ${JSON.stringify(below)}`, error);
+        this.#complain(below, `cannot read the folder ${printable(JSON.stringify(below))}`, error);
         return [];
       },
     );
@@ -177,7 +179,7 @@ export class Folder {
     if (isUnfinished(path)) return false;
     const problem = Buffer.byteLength(path) > MAX_PATH_BYTES ? "is too long" : whyUnsafe(path);
     if (problem !== undefined) {
-      this.#complain(path, `${JSON.stringify(path)} is not shared: it ${problem}`);
+      this.#complain(path, `${printable(JSON.stringify(path))} is not shared: it ${problem}`);
       return false;
     }
     const { maxFiles = Number.POSITIVE_INFINITY } = this.#options;
@@ -196,7 +198,7 @@ export class Folder {
       const { code } = error as NodeJS.ErrnoException;
       // ENOENT of a file that its folder names: the name is not UTF-8, and so another one.
       if (code !== "ENOENT" || path.includes("\ufffd"))
-        this.#complain(path, `${JSON.stringify(path)} is not shared`, error);
+        this.#complain(path, `${printable(JSON.stringify(path))} is not shared`, error);
       return this.#forget(path);
     }
   }
@@ -228,7 +230,7 @@ export class Folder {
     const descriptor = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW);
     try {
       const size = readSync(descriptor, this.#buffer);
-      const sha256 = createHash("sha256").update(this.#buffer.subarray(0, size)).digest("hex");
+      const sha256 = hash("sha256", this.#buffer.subarray(0, size), "hex");
       return { sha256, stats: fstatSync(descriptor) };
     } finally {
       closeSync(descriptor);

@@ -40,7 +40,8 @@ export async function get(document: Document, sources: readonly Source[], option
   const name = plainName(document.path);
   const target = join(options.into, name);
   if (await isThere(target, document.sha256, options.signal)) return { name, from: [] };
-  const part = join(options.into, `.${document.sha256.slice(0, 16)}.nldi-part`);
+  // Two programs that get one content into one folder must not write into each other's file.
+  const part = join(options.into, `.${document.sha256.slice(0, 16)}-${process.pid}.nldi-part`);
   await rm(part, { force: true });
   try {
     const from = await fetchTo(part, document, sources, options);

@@ -82,7 +82,7 @@ export class IndexNode {
     await node.#listen();
     node.#perform(node.membership.start(performance.now()));
     node.#newsMs = performance.now();
-    node.#timer = setInterval(() => node.#perform(node.membership.tick(performance.now())), TICK_MS);
+    node.#timer = setInterval(() => node.#tick(), TICK_MS);
     signal.addEventListener("abort", () => void node.leave(), { once: true });
     if (signal.aborted) void node.leave();
     if (folder !== undefined) void node.#share(folder);
@@ -157,6 +157,16 @@ export class IndexNode {
       if (!isFailure(error)) throw error;
       this.#complain(`${formatAddress(from.address, from.port)}: refused: ${explain(error)}`);
     }
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    const come = this.#segment?.newNetworks() ?? [];
+    if (come.length > 0) {
+      this.#options.debug(`a network has come: ${come.join(", ")}`);
+      this.#perform(this.membership.start(nowMs)); // whoever is there need not be waited for
+    }
+    this.#perform(this.membership.tick(nowMs));
   }
 
   #perform(actions: readonly Action[]): void {

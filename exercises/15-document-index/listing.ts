@@ -14,11 +14,15 @@ export interface Holder {
 /** A content under a path, and the nodes that have it there. */
 export interface Row extends Document {
   holders: Pick<Holder, "id" | "name">[];
-  /** The other paths of the same content. */
+  /** Other paths of the same content: the first of them, as ten thousand empty files have each other. */
   sameAs: string[];
+  /** How many other paths there are. */
+  copies: number;
   /** There is another content under this path. */
   differs: boolean;
 }
+
+const MAX_SAME_AS = 10;
 
 /** By path, then by content. */
 export function listingOf(holders: readonly Holder[]): Row[] {
@@ -31,7 +35,7 @@ export function listingOf(holders: readonly Holder[]): Row[] {
       const key = `${sha256} ${path}`;
       const row = rows.get(key);
       if (row === undefined) {
-        rows.set(key, { ...document, holders: [{ id, name }], sameAs: [], differs: false });
+        rows.set(key, { ...document, holders: [{ id, name }], sameAs: [], copies: 0, differs: false });
         addTo(paths, path, sha256);
         addTo(contents, sha256, path);
       } else {
@@ -40,11 +44,14 @@ export function listingOf(holders: readonly Holder[]): Row[] {
       }
     }
   }
+  const firsts = new Map<string, string[]>();
+  for (const [sha256, all] of contents)
+    if (all.size > 1) firsts.set(sha256, [...all].toSorted().slice(0, MAX_SAME_AS + 1));
   for (const row of rows.values()) {
     row.differs = (paths.get(row.path)?.size ?? 0) > 1;
-    const others = contents.get(row.sha256);
-    if (others !== undefined && others.size > 1)
-      row.sameAs = [...others].filter((path) => path !== row.path).toSorted();
+    row.copies = (contents.get(row.sha256)?.size ?? 1) - 1;
+    const others = firsts.get(row.sha256)?.filter((path) => path !== row.path);
+    row.sameAs = others?.slice(0, MAX_SAME_AS) ?? [];
   }
   return [...rows.values()].sort((a, b) => compare(a.path, b.path) || compare(a.sha256, b.sha256));
 }
@@ -58,13 +65,31 @@ function addTo(sets: Map<string, Set<string>>, key: string, value: string): void
 
 /** `*` stands for any characters, `?` for one. */
 export function matches(pattern: string): (path: string) => boolean {
-  const source = pattern
-    .replace(/\*+/g, "*")
-    .replace(/[\\^$.|+()[\]{}]/g, "\\$&")
-    .replaceAll("*", ".*")
-    .replaceAll("?", ".");
-  const expression = new RegExp(`^${source}$`, "su");
-  return (path) => expression.test(path) || expression.test(printable(path));
+  const parts = [...pattern];
+  return (path) => fits(parts, [...path]) || fits(parts, [...printable(path)]);
+}
+
+/**
+ * Pattern times text at most. A regular expression would try every way to share out the text among several `*`, and a
+ * peer chooses the text.
+ */
+function fits(pattern: readonly string[], text: readonly string[]): boolean {
+  let at = 0;
+  let star = -1;
+  let afterStar = 0;
+  for (let i = 0; i < text.length; ) {
+    if (pattern[at] === "*") {
+      star = at++;
+      afterStar = i;
+    } else if (pattern[at] === "?" || pattern[at] === text[i]) {
+      at++;
+      i++;
+    } else if (star >= 0) {
+      at = star + 1; // the last `*` takes one more
+      i = ++afterStar;
+    } else return false;
+  }
+  return pattern.slice(at).every((part) => part === "*");
 }
 
 /** Whether a path's text has this text in it, in any case of letters. */
@@ -99,19 +124,19 @@ export function table(heads: readonly string[], rows: readonly (readonly string[
 /** The listing for people: ≠ beside a path that has several contents, = before the other paths of the same content. */
 export function listingLines(rows: readonly Row[]): string[] {
   const nodes = labels(rows.flatMap(({ holders }) => holders));
-  const cells = rows.map(({ path, size, modifiedMs, sha256, holders, sameAs, differs }) => [
+  const cells = rows.map(({ path, size, modifiedMs, sha256, holders, sameAs, copies, differs }) => [
     printable(path),
     `${differs ? "≠ " : ""}${sha256.slice(0, 8)}`,
     formatBytes(size),
     new Date(modifiedMs).toISOString().slice(0, 16).replace("T", " "),
     holders.map(({ id }) => nodes.get(id)).join(", "),
-    sameAs.length === 0 ? "" : `= ${copies(sameAs)}`,
+    copies === 0 ? "" : `= ${othersOf(sameAs, copies)}`,
   ]);
   return table(["DOCUMENT", "CONTENT", "SIZE", "MODIFIED (UTC)", "NODES", ""], cells);
 }
 
-const copies = ([first = "", ...others]: readonly string[]) =>
-  others.length === 0 ? printable(first) : `${printable(first)} and ${others.length} more`;
+const othersOf = ([first = ""]: readonly string[], copies: number) =>
+  copies === 1 ? printable(first) : `${printable(first)} and ${copies - 1} more`;
 
 /**
  * The one content that is meant: by its path, the end of its path, or the beginning of its SHA-256. Throws `Failure`

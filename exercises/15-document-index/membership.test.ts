@@ -6,7 +6,7 @@ import { LOST_MS, MAX_NODES, Membership, type News } from "./membership.ts";
 import { randomOf, type SimulatedNode, Simulation } from "./simulator.ts";
 
 const SETTLE_MS = 6000;
-const SCHEDULES = Number(process.env["NETLAB_SCHEDULES"] ?? 1000);
+const SCHEDULES = Number(process.env["NETLAB_SCHEDULES"] ?? 400);
 
 const documentOf = (path: string, content = path) => ({
   ...{ path, size: content.length, modifiedMs: 1, sha256: Buffer.from(content).toString("hex") },
@@ -67,7 +67,7 @@ test("changes in a row are announced five times a second at most, and the last o
   assert.deepEqual(member.tick(1250), [], "nothing new");
 });
 
-test("who leaves is gone at once, who is killed within 5.25 s and not before 2 s", () => {
+test("who leaves is gone at once, who is killed within 4.75 s and not before 2 s", () => {
   const simulation = settled(4);
   simulation.leave(nodeOf(simulation, 0));
   simulation.run(SETTLE_MS + 50);

@@ -12,7 +12,7 @@ export const ANNOUNCE_MS = 2500;
 export const SOLICIT_MS = 3000;
 const SOLICIT_AGAIN_MS = 250;
 /** and is gone when nobody has heard it for so long. */
-export const LOST_MS = 5000;
+export const LOST_MS = 4500;
 /** Between announcements of changes. */
 const CHANGE_MS = 200;
 /** A clock that leaps so far stood still, and with it this node: the others did not fall silent, */
@@ -94,7 +94,7 @@ export class Membership {
     return [...this.#members.values()].every(isCurrent);
   }
 
-  /** The first announcement, which everybody answers with one. */
+  /** The first announcement, also to a network that has come: everybody answers with one. */
   start(nowMs: number): Action[] {
     return [this.#announce(nowMs, true)];
   }

@@ -1,6 +1,8 @@
 /** Nodes as processes on one machine: who is there, who has what, and documents fetched. */
 import { strict as assert } from "node:assert";
 import { createHash, randomBytes } from "node:crypto";
+import { createSocket, type RemoteInfo } from "node:dgram";
+import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { rename, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
@@ -8,8 +10,11 @@ import { after, before, test } from "node:test";
 import { run, within } from "../../shared/testing.ts";
 import { FakePeer } from "./fake-peer.ts";
 import { LONG_MS, type LocalNode, LocalSegment, NODE, put } from "./local-segment.ts";
+import { readAnnouncement } from "./protocol.ts";
 
 const sha256 = (content: string | Buffer) => createHash("sha256").update(content).digest("hex");
+/** Elsewhere 127.0.0.1 is the only address of its network. */
+const onLinux = { skip: process.platform !== "linux" };
 const LARGE = randomBytes(3_000_000);
 
 let segment: LocalSegment;
@@ -236,7 +241,7 @@ test("usage: a port that is not allowed or taken, a folder that is not there", a
   assert.match(missing, /^1 error: cannot read the folder \/nonexistent: no such file/);
 });
 
-test("who leaves is gone, who is killed is gone, and who comes back is there again", async () => {
+test("who leaves is gone, and who comes back after kill -9 takes its own place", async () => {
   const dan = await segment.start("dan", { documents: { "dan.txt": "d" } });
   await lists(ana, `dan.txt ${sha256("d")} dan`);
   assert.equal(await dan.running.stop(), 0);
@@ -247,8 +252,39 @@ test("who leaves is gone, who is killed is gone, and who comes back is there aga
   await lists(bob, `dan.txt ${sha256("d")} dan`);
   again.running.kill("SIGKILL");
   await within(again.running.exited, "the death of dan");
+  const third = await segment.start("dan", { documents: { "new.txt": "n" } });
+  await lists(bob, `new.txt ${sha256("n")} dan`);
   await lists(bob, `dan.txt ${sha256("d")} dan`, false);
-  await bob.running.output(/^- dan \([0-9a-f]{8}\) fell silent$/m, "stderr", LONG_MS);
+  await bob.running.output(
+    /^- dan \([0-9a-f]{8}\) (is gone, and another one has its place|fell silent)$/m,
+    "stderr",
+    LONG_MS,
+  );
+  assert.equal(await third.running.stop(), 0);
+});
+
+test("--broadcast: announces there, and nowhere else", onLinux, async () => {
+  await using other = await LocalSegment.open();
+  const receivers = ["127.9.9.9", "127.8.8.8", "127.255.255.255"].map((address) => {
+    const socket = createSocket("udp4").bind({ address, port: other.first + 5 });
+    return { socket, first: once(socket, "message"), isTold: false };
+  });
+  try {
+    for (const receiver of receivers) receiver.socket.on("message", () => (receiver.isTold = true));
+    const args = ["--broadcast", "127.9.9.9", "--broadcast", "127.8.8.8"];
+    const fay = await other.start("fay", { args });
+    for (const { first } of receivers.slice(0, 2)) {
+      const [datagram, from] = (await within(first, "an announcement", LONG_MS)) as [Buffer, RemoteInfo];
+      assert.equal(readAnnouncement(datagram, from.port).name, "fay");
+    }
+    assert.equal(await fay.running.stop(), 0);
+    assert.deepEqual(
+      receivers.map(({ isTold }) => isTold),
+      [true, true, false],
+    );
+  } finally {
+    for (const { socket } of receivers) socket.close();
+  }
 });
 
 test("quit ends a node", async () => {

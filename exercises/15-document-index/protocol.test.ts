@@ -271,6 +271,30 @@ test("the listing: by path and content, copies and differences marked, nodes of 
   assert.equal(labels(holders()).get("1".repeat(64)), "ana");
 });
 
+test("ten thousand documents of one content are listed in a moment, and so is a pattern of many stars", () => {
+  const count = 10_000;
+  const documents = Array.from({ length: count }, (_, i) => documentOf(`empty/${i}`, ""));
+  const beginMs = process.cpuUsage().user / 1000;
+  const [first] = listingOf([{ id: "1", name: "ana", documents }]);
+  assert.deepEqual([first?.copies, first?.sameAs.length, first?.sameAs[0]], [count - 1, 10, "empty/1"]);
+  const isLike = matches(`${"*a".repeat(30)}b`);
+  assert.equal(isLike("a".repeat(1024)), false);
+  assert.equal(isLike(`${"a".repeat(1000)}b`), true);
+  const tookMs = process.cpuUsage().user / 1000 - beginMs;
+  assert.ok(tookMs < 5000, `${tookMs} ms of CPU`);
+});
+
+test("a pattern means what a regular expression would", () => {
+  const text = fc.string({ unit: fc.constantFrom("a", "b", ".", "\n", "💾"), maxLength: 8 });
+  const pattern = fc.string({ unit: fc.constantFrom("a", "b", ".", "*", "?"), maxLength: 6 });
+  forAll(fc.tuple(pattern, text), ([pattern, text]) => {
+    const source = pattern.replaceAll(".", "\\.").replaceAll("*", ".*").replaceAll("?", ".");
+    const expression = new RegExp(`^${source}$`, "su");
+    const expected = expression.test(text) || expression.test(printable(text));
+    assert.equal(matches(pattern)(text), expected, `${pattern} ${JSON.stringify(text)}`);
+  });
+});
+
 test("a document is called by path, name, or content; two contents must be told apart", () => {
   const rows = listingOf(holders());
   assert.equal(rowCalled("copy", rows).sha256, sha256("one"));
@@ -356,6 +380,7 @@ test("a folder: hashed once, read again only where size or time differ, watched 
     await utimes(join(folder, "large.bin"), long, long);
     const opened = await Folder.open({
       folder,
+      watchAfterMs: 0,
       signal: stop.signal,
       log: (line) => lines.push(line),
       onFile: (file) => files.set(file.path, file),

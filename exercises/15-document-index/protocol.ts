@@ -23,7 +23,7 @@ import {
   type ValueOf,
 } from "../../shared/pdu.ts";
 import type { Change, Document } from "./document-index.ts";
-import { whyUnsafe } from "./safe-path.ts";
+import { printable, whyUnsafe } from "./safe-path.ts";
 
 /** The assignment's ports: a node has one of them, for UDP and TCP alike. */
 export const PORT = 8000;
@@ -149,11 +149,12 @@ export function changeOf(message: Message): Change {
     throw new LieError(`sent ${message.type} in the middle of an index`);
   const { path } = message;
   const problem = whyUnsafe(path);
-  if (problem !== undefined) throw new LieError(`names a document ${JSON.stringify(path)}, which ${problem}`);
+  if (problem !== undefined)
+    throw new LieError(`names a document ${printable(JSON.stringify(path))}, which ${problem}`);
   if (message.type === "removed") return { path };
   const [size, modifiedMs] = [Number(message.size), Number(message.modifiedMs)];
   if (!Number.isSafeInteger(size) || modifiedMs > MAX_TIME_MS)
-    throw new LieError(`says of ${JSON.stringify(path)} what cannot be`);
+    throw new LieError(`says of ${printable(JSON.stringify(path))} what cannot be`);
   return { path, size, modifiedMs, sha256: message.sha256.toString("hex") };
 }
 /** The last time that a `Date` can tell. */

@@ -7,11 +7,15 @@ export function whyUnsafe(path: string): string | undefined {
   if (path.includes("\\")) return "has a backslash, which separates folders on some systems";
   if (/^[A-Za-z]:/.test(path)) return "begins with a drive";
   if (path.startsWith("/")) return "is not below the folder";
+  if (!ODD_PART.test(path)) return undefined;
   const parts = path.split("/");
   if (parts.includes("..")) return "leads out of the folder";
   if (parts.includes("") || parts.includes(".")) return "has an empty part";
   return undefined;
 }
+
+/** A part that is empty, `.` or `..`. */
+const ODD_PART = /(?:^|\/)\.{0,2}(?:\/|$)/;
 
 /** C0 and C1 controls, line separators, and what turns the direction of writing. */
 const COMMANDS = /[\p{Cc}\p{Zl}\p{Zp}\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu;

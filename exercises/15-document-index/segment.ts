@@ -47,10 +47,13 @@ export class Segment {
   readonly #options: SegmentOptions;
   readonly #complained = new Set<string>();
   #isClosed = false;
+  /** Where it sent to when it was last asked for new networks. */
+  #networks: readonly string[];
 
   private constructor(socket: Socket, options: SegmentOptions) {
     this.#socket = socket;
     this.#options = options;
+    this.#networks = this.#addresses();
   }
 
   /** Throws `Failure`, its cause being the system's error. */
@@ -82,12 +85,24 @@ export class Segment {
     return `udp://${formatAddress(this.#socket.address().address, this.#options.port)}`;
   }
 
+  #addresses(): readonly string[] {
+    const { host, broadcast } = this.#options;
+    const all = broadcast.length > 0 ? broadcast : broadcastAddresses(networkInterfaces());
+    return isLoopback(host) ? all.filter(isLoopback) : all;
+  }
+
+  /** Networks that have come since it was asked last: a card that is new, or has its cable again. */
+  newNetworks(): string[] {
+    const before = this.#networks;
+    this.#networks = this.#addresses();
+    return this.#networks.filter((address) => !before.includes(address));
+  }
+
   /** To every port of every network, where it may be that there is a node. */
   broadcast(datagram: Buffer): Promise<unknown> {
-    const { host, port: own, ports, broadcast } = this.#options;
-    const all = broadcast.length > 0 ? broadcast : broadcastAddresses(networkInterfaces());
+    const { port: own, ports } = this.#options;
     const sent: Promise<void>[] = [];
-    for (const address of isLoopback(host) ? all.filter(isLoopback) : all) {
+    for (const address of this.#addresses()) {
       for (let port = ports.first; port <= ports.last; port++) {
         if (isLoopback(address) && port === own) continue; // on this machine that is this node
         sent.push(this.send(datagram, { address, port }));

@@ -51,8 +51,8 @@ function list(isWanted: (path: string) => boolean, { node, json, print }: Termin
   if (json) return print(JSON.stringify(rows.map(plainRow)));
   for (const line of listingLines(rows)) print(line);
 }
-const plainRow = ({ path, size, modifiedMs, sha256, holders, sameAs, differs }: Row) => ({
-  ...{ path, size, modified: new Date(modifiedMs).toISOString(), sha256, nodes: holders, sameAs, differs },
+const plainRow = ({ path, size, modifiedMs, sha256, holders, ...rest }: Row) => ({
+  ...{ path, size, modified: new Date(modifiedMs).toISOString(), sha256, nodes: holders, ...rest },
 });
 
 function nodes({ node, json, print }: TerminalOptions): void {
