@@ -228,6 +228,19 @@ test("its own answers: increments, removals, what it does not have, offsets beyo
   await assert.rejects(bytesFrom(sha256, 4, 0), /says that the size is 3, not 4/);
 });
 
+test("the words of a refusal are one line, without anything that a terminal would obey", async () => {
+  await using peer = await FakePeer.open(port(1));
+  const reason = "no\n- ana (3f5c01aa) left\u202e";
+  peer.session = (connection) => connection.write(encode(Message, { type: "refusal", reason }));
+  const content = fetchContent(
+    { address: "127.0.0.1", port: port(1) },
+    { sha256: "00".repeat(32), size: 1 },
+    0,
+    signal,
+  );
+  await assert.rejects(content.next(), { message: "refused: no\\n- ana (3f5c01aa) left\\u{202e}" });
+});
+
 test("peers that say nothing, never read, or are five hundred: the node answers all the same", async () => {
   const sockets = Array.from({ length: 300 }, () =>
     connectSocket(node.running.port, "127.0.0.1").on("error", () => {}),

@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { rename, rm, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { run, within } from "../../shared/testing.ts";
 import { FakePeer } from "./fake-peer.ts";
 import { LONG_MS, type LocalNode, LocalSegment, NODE, put } from "./local-segment.ts";
@@ -94,6 +94,8 @@ test("get: fetched, verified, in the current folder, by path, name or hash; neve
     await ana.seesNodes(3);
     return ana.ask(`get ${what}`);
   };
+  const othersPart = `.${sha256(LARGE).slice(0, 16)}.nldi-part`;
+  await put(ana.cwd, othersPart, "another program writes this");
   assert.deepEqual(await get("large.bin"), {
     ...{ name: "large.bin", size: LARGE.length, sha256: sha256(LARGE), from: ["eva"] },
   });
@@ -105,7 +107,13 @@ test("get: fetched, verified, in the current folder, by path, name or hash; neve
   assert.equal(readFileSync(join(ana.cwd, "empty.txt"), "utf8"), "");
   await get("notes.txt --from bob");
   assert.equal(readFileSync(join(ana.cwd, "notes.txt"), "utf8"), "two");
-  assert.deepEqual(readdirSync(ana.cwd).toSorted(), ["empty.txt", "large.bin", "notes.txt", "x.txt"]);
+  assert.deepEqual(readdirSync(ana.cwd).toSorted(), [
+    othersPart,
+    "empty.txt",
+    "large.bin",
+    "notes.txt",
+    "x.txt",
+  ]);
 });
 
 test("what cannot be got, or done, is said in a line", async () => {
@@ -209,82 +217,83 @@ test("names with commands for terminals are shown harmless; symbolic links are n
   assert.equal(readFileSync(join(bob.cwd, "evil_[2J_name_.txt"), "utf8"), "evil");
 });
 
-test("--once list: joins, prints the stable listing, and leaves", async () => {
-  const { code, stdout, stderr } = await run(NODE, [...segment.args, "--once", "find o", "--json"]);
-  assert.equal(code, 0);
-  assert.equal(stderr, "");
-  const rows = JSON.parse(stdout) as { path: string; nodes: { name: string }[] }[];
-  assert.deepEqual(
-    rows
-      .flatMap(({ path, nodes }) => (/\//.test(path) ? [] : [`${path} ${nodes.map(({ name }) => name)}`]))
-      .toSorted(),
-    ["copy.txt bob", "notes.txt ana", "notes.txt bob", "only-ana.txt ana"],
-  );
-  await ana.seesNodes(3);
-});
-
-test("usage: a port that is not allowed or taken, a folder that is not there", async () => {
-  const outcomes = [
-    ["--port", 8006],
-    [...segment.args, "--port", ana.running.port],
-    [...segment.args, "--folder", "/nonexistent"],
-  ].map(async (args) => {
-    const { code, stderr } = await run(NODE, args);
-    return `${code} ${stderr.trim()}`;
-  });
-  const [refused = "", taken = "", missing = ""] = await Promise.all(outcomes);
-  assert.equal(refused, "2 error: --port 8006 is none of --ports 8000-8005");
-  assert.match(
-    taken,
-    /^1 error: cannot listen on 0\.0\.0\.0:\d+: address already in use \(EADDRINUSE\); choose/,
-  );
-  assert.match(missing, /^1 error: cannot read the folder \/nonexistent: no such file/);
-});
-
-test("who leaves is gone, and who comes back after kill -9 takes its own place", async () => {
-  const dan = await segment.start("dan", { documents: { "dan.txt": "d" } });
-  await lists(ana, `dan.txt ${sha256("d")} dan`);
-  assert.equal(await dan.running.stop(), 0);
-  await ana.running.output(/^- dan \([0-9a-f]{8}\) left$/m, "stderr", LONG_MS);
-  await lists(ana, `dan.txt ${sha256("d")} dan`, false);
-
-  const again = await segment.start("dan", { folder: dan.folder });
-  await lists(bob, `dan.txt ${sha256("d")} dan`);
-  again.running.kill("SIGKILL");
-  await within(again.running.exited, "the death of dan");
-  const third = await segment.start("dan", { documents: { "new.txt": "n" } });
-  await lists(bob, `new.txt ${sha256("n")} dan`);
-  await lists(bob, `dan.txt ${sha256("d")} dan`, false);
-  await bob.running.output(
-    /^- dan \([0-9a-f]{8}\) (is gone, and another one has its place|fell silent)$/m,
-    "stderr",
-    LONG_MS,
-  );
-  assert.equal(await third.running.stop(), 0);
-});
-
-test("--broadcast: announces there, and nowhere else", onLinux, async () => {
-  await using other = await LocalSegment.open();
-  const receivers = ["127.9.9.9", "127.8.8.8", "127.255.255.255"].map((address) => {
-    const socket = createSocket("udp4").bind({ address, port: other.first + 5 });
-    return { socket, first: once(socket, "message"), isTold: false };
-  });
-  try {
-    for (const receiver of receivers) receiver.socket.on("message", () => (receiver.isTold = true));
-    const args = ["--broadcast", "127.9.9.9", "--broadcast", "127.8.8.8"];
-    const fay = await other.start("fay", { args });
-    for (const { first } of receivers.slice(0, 2)) {
-      const [datagram, from] = (await within(first, "an announcement", LONG_MS)) as [Buffer, RemoteInfo];
-      assert.equal(readAnnouncement(datagram, from.port).name, "fay");
-    }
-    assert.equal(await fay.running.stop(), 0);
+describe("programs that come and go meanwhile", { concurrency: true }, () => {
+  test("--once list: joins, prints the stable listing, and leaves", async () => {
+    const { code, stdout, stderr } = await run(NODE, [...segment.args, "--once", "find o", "--json"]);
+    assert.equal(code, 0);
+    assert.equal(stderr, "");
+    const rows = JSON.parse(stdout) as { path: string; nodes: { name: string }[] }[];
     assert.deepEqual(
-      receivers.map(({ isTold }) => isTold),
-      [true, true, false],
+      rows
+        .flatMap(({ path, nodes }) => (/\//.test(path) ? [] : [`${path} ${nodes.map(({ name }) => name)}`]))
+        .toSorted(),
+      ["copy.txt bob", "notes.txt ana", "notes.txt bob", "only-ana.txt ana"],
     );
-  } finally {
-    for (const { socket } of receivers) socket.close();
-  }
+  });
+
+  test("usage: a port that is not allowed or taken, a folder that is not there", async () => {
+    const outcomes = [
+      ["--port", 8006],
+      [...segment.args, "--port", ana.running.port],
+      [...segment.args, "--folder", "/nonexistent"],
+    ].map(async (args) => {
+      const { code, stderr } = await run(NODE, args);
+      return `${code} ${stderr.trim()}`;
+    });
+    const [refused = "", taken = "", missing = ""] = await Promise.all(outcomes);
+    assert.equal(refused, "2 error: --port 8006 is none of --ports 8000-8005");
+    assert.match(
+      taken,
+      /^1 error: cannot listen on 0\.0\.0\.0:\d+: address already in use \(EADDRINUSE\); choose/,
+    );
+    assert.match(missing, /^1 error: cannot read the folder \/nonexistent: no such file/);
+  });
+
+  test("who leaves is gone, and who comes back after kill -9 takes its own place", async () => {
+    const dan = await segment.start("dan", { documents: { "dan.txt": "d" } });
+    await lists(ana, `dan.txt ${sha256("d")} dan`);
+    assert.equal(await dan.running.stop(), 0);
+    await ana.running.output(/^- dan \([0-9a-f]{8}\) left$/m, "stderr", LONG_MS);
+    await lists(ana, `dan.txt ${sha256("d")} dan`, false);
+
+    const again = await segment.start("dan", { folder: dan.folder });
+    await lists(bob, `dan.txt ${sha256("d")} dan`);
+    again.running.kill("SIGKILL");
+    await within(again.running.exited, "the death of dan");
+    const third = await segment.start("dan", { documents: { "new.txt": "n" } });
+    await lists(bob, `new.txt ${sha256("n")} dan`);
+    await lists(bob, `dan.txt ${sha256("d")} dan`, false);
+    await bob.running.output(
+      /^- dan \([0-9a-f]{8}\) (is gone, and another one has its place|fell silent)$/m,
+      "stderr",
+      LONG_MS,
+    );
+    assert.equal(await third.running.stop(), 0);
+  });
+
+  test("--broadcast: announces there, and nowhere else", onLinux, async () => {
+    await using other = await LocalSegment.open();
+    const receivers = ["127.9.9.9", "127.8.8.8", "127.255.255.255"].map((address) => {
+      const socket = createSocket("udp4").bind({ address, port: other.first + 5 });
+      return { socket, first: once(socket, "message"), isTold: false };
+    });
+    try {
+      for (const receiver of receivers) receiver.socket.on("message", () => (receiver.isTold = true));
+      const args = ["--broadcast", "127.9.9.9", "--broadcast", "127.8.8.8"];
+      const fay = await other.start("fay", { args });
+      for (const { first } of receivers.slice(0, 2)) {
+        const [datagram, from] = (await within(first, "an announcement", LONG_MS)) as [Buffer, RemoteInfo];
+        assert.equal(readAnnouncement(datagram, from.port).name, "fay");
+      }
+      assert.equal(await fay.running.stop(), 0);
+      assert.deepEqual(
+        receivers.map(({ isTold }) => isTold),
+        [true, true, false],
+      );
+    } finally {
+      for (const { socket } of receivers) socket.close();
+    }
+  });
 });
 
 test("quit ends a node", async () => {

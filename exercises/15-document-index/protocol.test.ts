@@ -145,6 +145,10 @@ test("a document message that no honest node sends is a lie", () => {
     { type: "refusal", reason: "" },
   ];
   for (const lie of lies) assert.throws(() => changeOf(lie), { name: "LieError" });
+  const commands: Message = { type: "removed", path: "../\u009b2J\u202e" };
+  assert.throws(() => changeOf(commands), {
+    message: /^names a document "\.\.\/\\u\{9b\}2J\\u\{202e\}", which/,
+  });
 });
 
 const steps = fc.array(
@@ -354,6 +358,34 @@ test("files beyond the limit are not told, and that is said once", async () => {
     await Folder.open({ folder, maxFiles: 2, signal: stop.signal, log, onFile, ...quiet });
     assert.equal(told.length, 2);
     assert.deepEqual(lines, ["only 2 documents are shared, not the others"]);
+  } finally {
+    stop.abort();
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("a folder that is not watched is looked through: what comes, changes and goes is found", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "netlab-folder-"));
+  const stop = new AbortController();
+  const told: string[] = [];
+  const open = (onChanges: () => void) =>
+    Folder.open({
+      ...{ folder, watchAfterMs: 100_000_000, signal: stop.signal, log: () => {}, onChanges },
+      onFile: ({ path, size }) => told.push(`${path} ${size}`),
+      onGone: (path) => told.push(`${path} gone`),
+    });
+  try {
+    for (const name of ["changes", "goes", "stays"]) await put(folder, name, name);
+    await new Promise<void>((resolve) => {
+      const hasAll = () => ["comes 5", "changes 3", "goes gone"].every((line) => told.includes(line));
+      void open(() => hasAll() && resolve()).then(async () => {
+        assert.deepEqual(told.splice(0).toSorted(), ["changes 7", "goes 4", "stays 5"]);
+        await put(folder, "comes", "comes");
+        await put(folder, "changes", "new");
+        await rm(join(folder, "goes"));
+      });
+    });
+    assert.ok(!told.includes("stays 5"), "it was told before");
   } finally {
     stop.abort();
     await rm(folder, { recursive: true });
