@@ -31,6 +31,9 @@ export interface Got {
 
 /** No other source is any help. */
 class DiskFailure extends Failure {}
+const cannotWrite = (path: string) => (error: unknown) => {
+  throw new DiskFailure(`cannot write ${printable(path)}`, { cause: error });
+};
 
 /**
  * Puts a file with the document's content and the last part of its path into the folder. One that is there is never
@@ -45,7 +48,7 @@ export async function get(document: Document, sources: readonly Source[], option
   await rm(part, { force: true });
   try {
     const from = await fetchTo(part, document, sources, options);
-    await link(part, target); // unlike rename it never replaces what has come there meanwhile
+    await link(part, target).catch(cannotWrite(target)); // unlike rename it never replaces what has come there meanwhile
     return { name, from };
   } finally {
     await rm(part, { force: true });
@@ -87,7 +90,7 @@ async function attempt(
   { signal, log, onBytes }: GetOptions,
 ): Promise<string[] | undefined> {
   const hash = createHash("sha256");
-  const file = await open(part, "w", 0o644);
+  const file = await open(part, "w", 0o644).catch(cannotWrite(part));
   const from: string[] = [];
   let at = 0;
   let reason: unknown = new Failure("no node has it");
@@ -96,9 +99,7 @@ async function attempt(
       const begin = at;
       try {
         for await (const chunk of fetchContent(source, document, at, signal)) {
-          await file.appendFile(chunk).catch((error: unknown) => {
-            throw new DiskFailure(`cannot write ${part}`, { cause: error });
-          });
+          await file.appendFile(chunk).catch(cannotWrite(part));
           hash.update(chunk);
           at += chunk.length;
           onBytes?.(at);

@@ -1,6 +1,7 @@
 /** A node among peers that lie, forge, replay, stall and flood: it refuses them, says so once, and goes on. */
 import { strict as assert } from "node:assert";
 import { randomBytes } from "node:crypto";
+import { createSocket } from "node:dgram";
 import { connect as connectSocket } from "node:net";
 import { after, before, test } from "node:test";
 import type { Connection } from "../../shared/connection.ts";
@@ -64,6 +65,19 @@ test("garbage, cut, altered and foreign datagrams: refused, each kind said once"
   assert.equal(stderrLines(/refused: an announcement whose signature is wrong/).length, 1);
   assert.equal(stderrLines(/refused: the announcement of port \d+ came from port/).length, 1);
   assert.ok(stderrLines(/refused: /).length <= 16, node.running.stderr);
+});
+
+const onLinux = { skip: process.platform !== "linux" }; // elsewhere 127.0.0.1 is all there is of its network
+test("a kind of garbage is said once for each host that sends it", onLinux, async () => {
+  const sockets = ["127.0.0.3", "127.0.0.4"].map((address) => createSocket("udp4").bind(port(2), address));
+  for (const socket of sockets) {
+    for (const size of [7, 8, 9]) socket.send(randomBytes(size), node.running.port, "127.0.0.1");
+  }
+  for (const host of ["127.0.0.3", "127.0.0.4"])
+    await said(new RegExp(`^${host}:\\d+: refused: \\d bytes are no announcement`, "m"));
+  await fence();
+  assert.equal(stderrLines(/^127\.0\.0\.[34]:\d+: refused: /).length, 2);
+  for (const socket of sockets) socket.close();
 });
 
 test("an announcement in another's name, sent again, or in the name of who is gone does nothing", async () => {

@@ -142,7 +142,8 @@ export class IndexNode {
 
   /** One line for each kind of trouble that a host makes. */
   #complain = (line: string): void => {
-    const key = line.replace(/:\d+: /, ": ").replace(/\d+/g, "#");
+    const [, host = "", kind = line] = /^(\S+):\d+: (.*)$/s.exec(line) ?? [];
+    const key = `${host} ${kind.replace(/\d+/g, "#")}`;
     if (this.#complained.has(key) || this.#complained.size >= MAX_COMPLAINTS) return;
     this.#complained.add(key);
     this.#options.log(line);

@@ -136,6 +136,9 @@ test("what cannot be got, or done, is said in a line", async () => {
   eva.running.child.stdin?.write("get copy.txt\n");
   await eva.running.output(/^error: cannot write copy.txt: something else is there/m, "stderr", LONG_MS);
   assert.equal(readFileSync(join(eva.cwd, "copy.txt"), "utf8"), "mine");
+  await rm(eva.cwd, { recursive: true });
+  eva.running.child.stdin?.write("get x.txt\n");
+  await eva.running.output(/^error: cannot write \.[\w-]+\.nldi-part: no such file/m, "stderr", LONG_MS);
 });
 
 /** Two peers of a content that nobody else has; the first joins first, and so is asked first. */
