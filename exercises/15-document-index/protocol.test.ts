@@ -7,11 +7,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { decode, encode, PduError } from "../../shared/pdu.ts";
+import { within } from "../../shared/testing.ts";
 import { type Document, OwnIndex, RemoteIndex } from "./document-index.ts";
 import { Folder, type FoundFile } from "./folder.ts";
 import { isSignedBy, newIdentity } from "./identity.ts";
 import { contains, labels, listingLines, listingOf, matches, rowCalled } from "./listing.ts";
-import { put } from "./local-segment.ts";
+import { LONG_MS, put } from "./local-segment.ts";
 import {
   ANNOUNCEMENT_BYTES,
   Announcement,
@@ -376,7 +377,7 @@ test("a folder that is not watched is looked through: what comes, changes and go
     });
   try {
     for (const name of ["changes", "goes", "stays"]) await put(folder, name, name);
-    await new Promise<void>((resolve) => {
+    const found = new Promise<void>((resolve) => {
       const hasAll = () => ["comes 5", "changes 3", "goes gone"].every((line) => told.includes(line));
       void open(() => hasAll() && resolve()).then(async () => {
         assert.deepEqual(told.splice(0).toSorted(), ["changes 7", "goes 4", "stays 5"]);
@@ -385,6 +386,7 @@ test("a folder that is not watched is looked through: what comes, changes and go
         await rm(join(folder, "goes"));
       });
     });
+    await within(found, "what has changed", LONG_MS);
     assert.ok(!told.includes("stays 5"), "it was told before");
   } finally {
     stop.abort();
@@ -399,7 +401,7 @@ test("a folder: hashed once, read again only where size or time differ, watched 
   const lines: string[] = [];
   let wake = () => {};
   const until = async (isSo: () => boolean) => {
-    while (!isSo()) await new Promise<void>((resolve) => (wake = resolve));
+    while (!isSo()) await within(new Promise<void>((resolve) => (wake = resolve)), "a change", LONG_MS);
   };
   try {
     await put(folder, "a/b.txt", "old");
