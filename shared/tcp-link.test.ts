@@ -85,7 +85,7 @@ test("a stall is silence, a reset a reset, after exactly so many bytes, and both
     client.on("data", (chunk) => {
       got += chunk.length;
     });
-    client.on("error", () => {}); // or an end: Node may send a FIN before the RST
+    client.on("error", () => {});
     client.write(BYTES);
     await within(new Promise((resolve) => client.once("close", resolve)), "the cut");
     assert.ok(got <= 1000);
@@ -112,6 +112,35 @@ test("a stall is silence, a reset a reset, after exactly so many bytes, and both
       { fault: "reset", direction: way, afterBytes: 1000 },
       { fault: "stall", direction: way, afterBytes: 1000 },
     ]);
+  }
+});
+
+test("a reset is ECONNRESET, and no end in order before it", async () => {
+  for (const direction of ["toServer", "toClient"] as const) {
+    const bytes = BYTES.subarray(0, 1000);
+    const sayings: string[] = [];
+    const fate = (socket: Socket) => {
+      socket.on("end", () => sayings.push("end"));
+      socket.on("error", ({ code }: NodeJS.ErrnoException) => sayings.push(`${code}`));
+      return new Promise((resolve) => socket.once("close", resolve));
+    };
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on("error", () => {}).resume();
+      if (direction === "toClient") socket.write(bytes);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const to = { host: "127.0.0.1", port: (server.address() as AddressInfo).port };
+    await using link = await linkWith({ to, [direction]: { resetAfterBytes: 1000 } });
+    let got = 0;
+    const client = connect({ port: link.port, host: "127.0.0.1" });
+    client.on("data", (chunk) => {
+      got += chunk.length;
+    });
+    const closed = fate(client);
+    if (direction === "toServer") client.write(bytes);
+    await within(closed, "the reset").finally(() => server.close());
+    assert.deepEqual(sayings, ["ECONNRESET"], direction);
+    assert.equal(got, direction === "toClient" ? 1000 : 0);
   }
 });
 

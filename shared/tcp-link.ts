@@ -40,6 +40,8 @@ export interface TcpLink extends AsyncDisposable {
 /** On their way in one direction of a connection; beyond, the sender has to wait. */
 const MAX_UNDERWAY_BYTES = 4 * 1024 * 1024;
 const NOTHING = Buffer.alloc(0);
+/** From the last byte to the RST: libuv reports data and a RST that it meets together as data and an end in order. */
+const RESET_PAUSE_MS = 20;
 
 /** Each connection, by the order in which they came, meets the same again with the same seed. */
 export async function tcpLink(options: TcpLinkOptions): Promise<TcpLink> {
@@ -53,7 +55,7 @@ export async function tcpLink(options: TcpLinkOptions): Promise<TcpLink> {
     const forward = new Direction("to server", toServer, own, onPacket);
     const backward = new Direction("to client", toClient, own, onPacket);
     const reset = () => {
-      for (const socket of [client, upstream]) socket.resetAndDestroy();
+      for (const socket of [client, upstream]) cutOff(socket);
       for (const direction of [forward, backward]) direction.end();
     };
     for (const socket of [client, upstream]) {
@@ -83,6 +85,14 @@ export async function tcpLink(options: TcpLinkOptions): Promise<TcpLink> {
       await once(server, "close");
     },
   };
+}
+
+/** By a RST and nothing before it: by itself Node sends a FIN first, which the other side may take for an end in order. */
+function cutOff(socket: Socket): void {
+  const isEnding = socket.writableEnded;
+  if (!isEnding) socket._final = () => {};
+  socket.resetAndDestroy();
+  if (!isEnding) socket.destroy(); // else as soon as the FIN that is already asked for has left
 }
 
 interface Pump {
@@ -117,7 +127,8 @@ async function pump({ from, to, over, profile, reset, options }: Pump): Promise<
       if (offset >= limit) {
         const fault = resetAfterBytes <= stallAfterBytes ? "reset" : "stall";
         options.onFault?.({ fault, direction: over.name, afterBytes: limit });
-        if (fault === "reset") over.enter(NOTHING, reset);
+        if (fault === "reset")
+          over.enter(NOTHING, () => setTimeout(() => setImmediate(reset), RESET_PAUSE_MS));
         return;
       }
       while (underwayBytes > MAX_UNDERWAY_BYTES && !to.destroyed) {
