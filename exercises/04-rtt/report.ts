@@ -1,13 +1,13 @@
 /** The results in words: a table for people, JSON for programs. */
 import type { Plan, Stream } from "./measurement.ts";
-import type { Transport } from "./probing.ts";
+import type { OwnDelays } from "./own-delay.ts";
 import { mean, percentile } from "./statistics.ts";
 
 /** What there is to know about the measuring itself. */
 export interface Quality {
   clockResolutionMs: number;
-  /** What the program adds to a round trip, at most, on a machine that is not busy. */
-  ownMs: Readonly<Partial<Record<Transport, number>>>;
+  /** What the program added to round trips, at most. */
+  own: OwnDelays;
 }
 
 export interface Measured {
@@ -59,17 +59,17 @@ function rowOf(stream: Stream): string[] {
 
 export function tableOf({ streams, plan, quality }: Measured): string {
   const { seconds, intervalMs, timeoutMs, sampling, transports } = plan;
-  const own = transports.map(
-    (transport) => `${formatMs(quality.ownMs[transport] ?? Number.NaN)} (${transport})`,
-  );
+  const own = (percentile: "medianMs" | "p95Ms") =>
+    transports.map((by) => `${formatMs(quality.own[by]?.[percentile] ?? Number.NaN)} (${by})`).join(", ");
   const resolutionNs = Math.round(quality.clockResolutionMs * 1e6);
   const lines = [
     ...aligned([HEAD, ...streams.map(rowOf)], 2),
     "",
     `${seconds} s, every ${intervalMs} ms (${sampling}). Times in ms; lost: nothing within ${timeoutMs} ms, infinite in median and p95.`,
     `Measured: tcp from the SYN to its SYN/ACK, udp from a datagram to its reply, until this program sees it.`,
-    `Error: never too short; too long by at most about ${own.join(", ")} ms, as round trips to itself take;`,
-    `  clock resolution ${resolutionNs} ns. Probes left ${formatMs(percentile(allLateness(streams), 95))} ms late (p95), which is in no time above.`,
+    `Error: never too short; too long by at most about ${own("medianMs")} ms at median and ${own("p95Ms")} ms at p95,`,
+    `  as round trips to itself took meanwhile; clock resolution ${resolutionNs} ns.`,
+    `Probes left ${formatMs(percentile(allLateness(streams), 95))} ms late (p95), which is in no time above.`,
   ];
   return `${[...lines, ...remarks(streams)].join("\n")}\n`;
 }
@@ -108,7 +108,8 @@ export function jsonOf({ streams, plan, quality, begunAt }: Measured): string {
       ...{ sent: stream.sent, received, lost, refused, unsent: counts.unsent, skipped },
       ...Object.fromEntries(Object.entries(times).map(([name, value]) => [name, orNull(value)])),
       clockResolutionMs: orNull(quality.clockResolutionMs),
-      ownDelayMs: orNull(quality.ownMs[transport]),
+      ownDelayMs: orNull(quality.own[transport]?.medianMs),
+      ownDelayP95Ms: orNull(quality.own[transport]?.p95Ms),
       meanLatenessMs: orNull(mean(latenessMs)),
       ...{ lateReplies: strays.late, repeatedReplies: strays.repeated, unknownDatagrams: strays.unknown },
     };

@@ -9,7 +9,7 @@ import { chartsOf, MAX_SERIES } from "./charts.ts";
 import { appendRows, openCsv, rowsOf } from "./csv-file.ts";
 import { LiveTable } from "./live.ts";
 import { measure, type Plan, streamsOf } from "./measurement.ts";
-import { clockResolutionMs, ownDelays } from "./own-delay.ts";
+import { clockResolutionMs, Mirror } from "./own-delay.ts";
 import type { Transport } from "./probing.ts";
 import { DNS_PORT, dnsProbe, ECHO_PORT, echoProbe, question } from "./protocol.ts";
 import { jsonOf, type Measured, tableOf } from "./report.ts";
@@ -48,15 +48,17 @@ async function measureOnce(
   if (targets.length === 0) throw new Failure("none of the hosts can be measured");
   const whole: Plan = { ...plan, targets };
   refuseTooMany(whole);
-  const quality = { clockResolutionMs: clockResolutionMs(), ownMs: await ownDelays(plan.transports) };
+  const resolutionMs = clockResolutionMs();
+  await using mirror = await Mirror.open(plan.transports);
   let note = log;
   const streams = await streamsOf(whole, (line) => note(line));
   const begunAt = new Date();
   {
     using live = new LiveTable(streams, plan.seconds);
     note = (line) => live.note(line, log);
-    await measure(streams, whole, signal);
+    await Promise.all([measure(streams, whole, signal), mirror.measure(whole, signal)]);
   }
+  const quality = { clockResolutionMs: resolutionMs, own: mirror.delays };
   await publish({ plan: whole, streams, begunAt, quality }, outputs, log);
   if (streams.some((stream) => stream.hasAnswered)) return;
   throw new Failure("no host answered; is there a path to them, and a server? See the lines above");

@@ -90,7 +90,7 @@ const plan = {
     probe: { idBits: 1, request: () => Buffer.alloc(0), answered: () => 0n },
   },
 };
-const quality = { clockResolutionMs: 0.0001, ownMs: { udp: 0.125 } };
+const quality = { clockResolutionMs: 0.0001, own: { udp: { medianMs: 0.125, p95Ms: 0.25 } } };
 const begunAt = new Date(0);
 
 describe("the report", () => {
@@ -98,7 +98,7 @@ describe("the report", () => {
     const streams = [await streamOf("a:7", FATES)];
     const text = tableOf({ plan, streams, begunAt, quality });
     assert.match(text, /^a:7 +udp +4 +2 +1 +1 +2\.000 +4\.000 +3\.000 +∞ +4\.000 +-$/m);
-    assert.match(text, /too long by at most about 0\.125 \(udp\) ms/);
+    assert.match(text, /too long by at most about 0\.125 \(udp\) ms at median and 0\.250 \(udp\) ms at p95,/);
     assert.match(text, /^a:7 udp: 1 could not be sent; 1 replies came too late$/m);
     const { results } = JSON.parse(jsonOf({ plan, streams, begunAt, quality }));
     const [{ meanLatenessMs, ...result }] = results;
@@ -107,7 +107,7 @@ describe("the report", () => {
       ...{ host: "a:7", address: "192.0.2.1", port: 7, transport: "udp" },
       ...{ sent: 4, received: 2, lost: 1, refused: 1, unsent: 1, skipped: 0 },
       ...{ minMs: 2, meanMs: 3, maxMs: 4, medianMs: 4, p95Ms: null, jitterMs: null },
-      ...{ clockResolutionMs: 0.0001, ownDelayMs: 0.125 },
+      ...{ clockResolutionMs: 0.0001, ownDelayMs: 0.125, ownDelayP95Ms: 0.25 },
       ...{ lateReplies: 1, repeatedReplies: 0, unknownDatagrams: 0 },
     });
   });

@@ -26,6 +26,7 @@ export class UdpProber implements Prober {
   readonly #probe: DatagramProbe;
   readonly #timeoutMs: number;
   readonly #underWay = new Map<bigint, UnderWay>();
+  #isClosed = false;
   readonly #over = new Map<bigint, "answered" | "given up">();
   /** Why nothing can be sent to this address: there is no route. */
   #unusable: NodeJS.ErrnoException | undefined;
@@ -112,6 +113,8 @@ export class UdpProber implements Prober {
   }
 
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     for (const { timer } of this.#underWay.values()) clearTimeout(timer);
     this.#underWay.clear();
     this.#socket.close();
