@@ -14,8 +14,8 @@ import {
   namespacesMissing,
 } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
-import { isInstalled, run, runTool } from "../../shared/running.ts";
-import { echoServers, kernelEstimates, npings, pings } from "./peers.ts";
+import { isInstalled, run } from "../../shared/running.ts";
+import { addHosts, echoServers, hostAddress, kernelEstimates, npings, pings } from "./peers.ts";
 import type { Transport } from "./probing.ts";
 import { PORT } from "./protocol.ts";
 import { percentile } from "./statistics.ts";
@@ -26,22 +26,6 @@ const PATH = { delayMs: 20 };
 const TRANSPORTS = ["tcp", "udp"] as const;
 const ROUNDS = 5;
 const MOST_HOSTS = 100;
-const hostAddress = (i: number) => `10.0.1.${i + 1}`;
-
-/** Gives the server's end so many more addresses, and the client's end a way to them. */
-async function addHosts({ client, server }: NamespaceLink): Promise<void> {
-  const ip = async ({ wrapper }: { wrapper: readonly string[] }, ...args: string[]) => {
-    const [command = "", ...words] = wrapper;
-    const { code, stdout, stderr } = await runTool(command, [...words, "ip", ...args]);
-    if (code !== 0) throw new Failure(`ip ${args.join(" ")} failed: ${stderr}`);
-    return stdout;
-  };
-  for (let i = 0; i < MOST_HOSTS; i++)
-    await ip(server, "address", "add", `${hostAddress(i)}/32`, "dev", "lo");
-  const [, device = ""] = /dev (\S+)/.exec(await ip(client, "route", "get", server.address)) ?? [];
-  await ip(client, "route", "add", "10.0.1.0/24", "dev", device);
-}
-
 interface Row {
   sent: number;
   received: number;

@@ -1,17 +1,18 @@
 /**
  * How true the figures are, over paths of known delay between two network namespaces: beside what was on the wire, and
- * beside ping, nping and the kernel's own estimate in the same run. A busy machine spoils all of them: what depends on
- * its being quiet is tried again, and said rather than failed where it never is.
+ * beside ping, nping and the kernel's own estimate in the same run. All of them run before everybody else (SCHED_FIFO)
+ * where the system allows that, so that it does not matter how busy the machine is.
  */
 import { strict as assert } from "node:assert";
-import { mkdtempSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, describe, type TestContext, test } from "node:test";
+import { after, before, describe, type TestContext, test } from "node:test";
 import { median } from "../../shared/measure.ts";
-import { type NamespaceLink, namespaceLink } from "../../shared/namespaces.ts";
+import { type NamespaceEnd, type NamespaceLink, namespaceLink } from "../../shared/namespaces.ts";
 import { needs, needsNamespaces, run } from "../../shared/testing.ts";
-import { echoServers, kernelEstimates, npings, pings } from "./peers.ts";
+import { addHosts, echoServers, hostAddress, kernelEstimates, npings, pings } from "./peers.ts";
 import type { Transport } from "./probing.ts";
 import { PORT } from "./protocol.ts";
 import { percentile } from "./statistics.ts";
@@ -20,8 +21,9 @@ import { errorsOf, onTheWire, pairsOf } from "./wire.ts";
 const RTT = "exercises/04-rtt/rtt.ts";
 const DELAY_MS = 20;
 const BOUND_MS = 0.5;
-/** Rounds until one was quiet. */
-const ROUNDS = 2;
+/** Rounds until one was as it should be: what stops the machine as a whole spoils any single one. */
+const ROUNDS = 4;
+const MANY_HOSTS = 100;
 /** Clocks of one machine that are read one after the other, and kernel times in whole microseconds. */
 const CLOCKS_MS = 0.05;
 const folder = mkdtempSync(join(tmpdir(), "netlab-path-"));
@@ -30,6 +32,7 @@ after(() => rmSync(folder, { recursive: true }));
 interface Row {
   transport: Transport;
   ownDelayMs: number;
+  ownDelayP95Ms: number;
   sent: number;
   received: number;
   lost: number;
@@ -52,70 +55,74 @@ async function measured(link: NamespaceLink, args: readonly (string | number)[])
 /** Half of all within so little: nobody else wanted the processors. */
 const isQuiet = (times: readonly number[]) => percentile(times, 75) - percentile(times, 25) < 0.25;
 
+const FIRST = spawnSync("chrt", ["-f", "10", "true"]).status === 0 ? ["chrt", "-f", "10"] : [];
+
+/** The link with everything that runs on it, and what carries it, put before all others. */
+function hurried(link: NamespaceLink): NamespaceLink {
+  const [, pid = ""] = /^netlab-(\d+)-/.exec(link.client.namespace) ?? [];
+  const socats = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").match(/\d+/g) ?? [];
+  if (FIRST.length > 0) for (const one of [pid, ...socats]) spawnSync("chrt", ["-a", "-f", "-p", "10", one]);
+  const at = (end: NamespaceEnd) => ({ ...end, wrapper: [...end.wrapper, ...FIRST] });
+  return { ...link, client: at(link.client), server: at(link.server) };
+}
+
 const TOOLS = ["ping", "nping", "ss", "python3", "dumpcap", "tshark"];
 
-describe("over a path of 20 ms each way", needed(...TOOLS), () => {
-  test("the medians are ping's, nping's and the kernel's within 0.5 ms, and no time is shorter than on the wire", async (t) => {
-    const path = { delayMs: DELAY_MS };
-    await using link = await namespaceLink({ toServer: path, toClient: path, seed: 1 });
-    await using _ = await echoServers(link.server);
-    let disagreements = 0;
-    for (let round = 0; round < ROUNDS; round++) {
-      const { rows, others, errors } = await allAtOnce(link, join(folder, `${round}.csv`));
-      for (const { minMs } of rows)
-        assert.ok(minMs === null || minMs >= 2 * DELAY_MS, `a minimum of ${minMs} ms`);
-      for (const [i, { transport, ownDelayMs }] of rows.entries())
-        checkErrors(t, `${transport}: said to be ${ownDelayMs} ms at most`, errors[i]);
-      if (agree(t, rows, others)) return;
-      if (others.every(isQuiet)) disagreements++;
-    }
-    assert.ok(disagreements < ROUNDS, "the machine was quiet all the time, and they never agreed");
-    t.skip(`in none of ${ROUNDS} rounds was the machine quiet enough to compare`);
+describe("over a path of 20 ms each way", needed(), () => {
+  const path = { delayMs: DELAY_MS };
+  const opened: AsyncDisposable[] = [];
+  let link: NamespaceLink;
+  before(async () => {
+    const own = await namespaceLink({ toServer: path, toClient: path, seed: 7 });
+    opened.push(own);
+    link = hurried(own);
+    opened.push(await echoServers(link.server));
   });
-});
-
-/** The program beside ping, nping and the kernel, and what was on the wire meanwhile. */
-async function allAtOnce(link: NamespaceLink, csv: string) {
-  let rows: Row[] = [];
-  let others: number[][] = [];
-  const wire = await onTheWire(link.client, PORT, async () => {
-    const args = [`${link.server.address}:${PORT}`, "--seconds", 2, "--interval", 50, "--csv", csv];
-    [rows, ...others] = await Promise.all([
-      measured(link, args),
-      pings(link),
-      npings(link),
-      kernelEstimates(link),
-    ]);
+  after(async () => {
+    for (const one of opened.reverse()) await one[Symbol.asyncDispose]();
   });
-  return { rows, others, errors: rows.map(({ transport }) => errorsOf(csv, wire, transport)) };
-}
 
-/** What holds however busy the machine is: nothing is too short. */
-function checkErrors(t: TestContext, what: string, errors: readonly number[] | undefined): void {
-  if (errors === undefined) return t.diagnostic(`${what}, not all of the probes came back or were recorded`);
-  const [least, middle] = [Math.min(...errors), median(errors)];
-  t.diagnostic(`${what}, too long by ${least.toFixed(3)} at least, ${middle.toFixed(3)} at median`);
-  assert.ok(errors.length > 5 && least >= -CLOCKS_MS, `${what}, but too short by ${-least} ms`);
-}
-
-/** Whether our medians are the others' within the bound. */
-function agree(t: TestContext, rows: readonly Row[], others: readonly (readonly number[])[]): boolean {
-  const theirs = others.map(median);
-  const [ping, nping, kernel] = theirs.map((value) => value.toFixed(3));
-  const ours = rows.map(({ transport, medianMs }) => `${transport} ${medianMs?.toFixed(3)}`).join(", ");
-  t.diagnostic(`medians: ${ours}, ping ${ping}, nping ${nping}, ss -ti ${kernel} ms`);
-  return rows.every(({ medianMs }) =>
-    theirs.every((other) => medianMs !== null && Math.abs(medianMs - other) <= BOUND_MS),
+  test(
+    "the medians are ping's, nping's and the kernel's within 0.5 ms, and no time is shorter than on the wire",
+    needed(...TOOLS),
+    async (t) => {
+      let disagreements = 0;
+      for (let round = 0; round < ROUNDS; round++) {
+        const { rows, others, errors } = await allAtOnce(link, join(folder, `${round}.csv`));
+        for (const { minMs } of rows)
+          assert.ok(minMs === null || minMs >= 2 * DELAY_MS, `a minimum of ${minMs} ms`);
+        const isHeld = rows.map((row, i) => isWithinBound(t, row, errors[i]));
+        if (agree(t, rows, others) && isHeld.every((held) => held)) return;
+        if (others.every(isQuiet)) disagreements++;
+      }
+      assert.ok(disagreements < ROUNDS, "the machine was quiet all the time, and they never agreed");
+      t.skip(`in none of ${ROUNDS} rounds was the machine quiet enough to compare`);
+    },
   );
-}
 
-describe("over a bad path", needed(), () => {
-  test("what is lost is lost, TCP's repeated SYN is no long round trip, and what has no route is unsent", async () => {
-    const path = { delayMs: 5 };
-    await using link = await namespaceLink({ toServer: { ...path, loss: 0.5 }, toClient: path, seed: 7 });
-    await using _ = await echoServers(link.server);
+  test(
+    `the bound that is printed holds with ${MANY_HOSTS} hosts at once too`,
+    needed("dumpcap", "tshark"),
+    async (t) => {
+      await addHosts(link);
+      const hosts = Array.from({ length: MANY_HOSTS }, (_, i) => `${hostAddress(i)}:${PORT}`);
+      for (let round = 0; round < ROUNDS; round++) {
+        const csv = join(folder, `many-${round}.csv`);
+        let rows: Row[] = [];
+        const wire = await onTheWire(link.client, PORT, async () => {
+          rows = await measured(link, [...hosts, "--tcp", "--seconds", 1, "--interval", 200, "--csv", csv]);
+        });
+        const [row = assert.fail()] = rows;
+        if (isWithinBound(t, row, errorsOf(csv, wire, "tcp"))) return;
+      }
+      assert.fail(`in ${ROUNDS} rounds it never held`);
+    },
+  );
+
+  test("that loses: what is lost is lost, TCP's repeated SYN is no long round trip, and what has no route is unsent", async () => {
+    await link.change({ toServer: { delayMs: 5, loss: 0.5 }, toClient: { delayMs: 5 } });
     const hosts = [`${link.server.address}:${PORT}`, "192.0.2.1:7"];
-    const args = [...hosts, "--seconds", 2, "--interval", 30, "--json"];
+    const args = [...hosts, "--seconds", 1, "--interval", 30, "--json"];
     const { code, stdout, stderr } = await run(RTT, args, { wrapper: link.client.wrapper });
     assert.equal(code, 0, stderr);
     const { results } = JSON.parse(stdout) as { results: Row[] };
@@ -130,6 +137,49 @@ describe("over a bad path", needed(), () => {
     }
   });
 });
+
+/** The program beside ping, nping and the kernel, and what was on the wire meanwhile. */
+async function allAtOnce(link: NamespaceLink, csv: string) {
+  let rows: Row[] = [];
+  let others: number[][] = [];
+  const wire = await onTheWire(link.client, PORT, async () => {
+    const args = [`${link.server.address}:${PORT}`, "--seconds", 1, "--interval", 50, "--csv", csv];
+    [rows, ...others] = await Promise.all([
+      measured(link, args),
+      pings(link),
+      npings(link),
+      kernelEstimates(link),
+    ]);
+  });
+  return { rows, others, errors: rows.map(({ transport }) => errorsOf(csv, wire, transport)) };
+}
+
+/** Nothing is too short, however busy the machine is; and whether it is too long by no more than is said. */
+function isWithinBound(t: TestContext, row: Row, errors: readonly number[] | undefined): boolean {
+  const { transport, ownDelayMs, ownDelayP95Ms } = row;
+  const what = `${transport}: said to be ${ownDelayMs} ms at most at median, ${ownDelayP95Ms} at p95`;
+  if (errors === undefined) {
+    t.diagnostic(`${what}; not all of the probes came back or were recorded`);
+    return false;
+  }
+  const [least, middle] = [Math.min(...errors), median(errors)];
+  t.diagnostic(
+    `${what}; of ${errors.length} too long by ${least.toFixed(3)} at least, ${middle.toFixed(3)} at median, ${percentile(errors, 95).toFixed(3)} at p95`,
+  );
+  assert.ok(errors.length > 5 && least >= -CLOCKS_MS, `${what}, but too short by ${-least} ms`);
+  return middle <= ownDelayMs;
+}
+
+/** Whether our medians are the others' within the bound. */
+function agree(t: TestContext, rows: readonly Row[], others: readonly (readonly number[])[]): boolean {
+  const theirs = others.map(median);
+  const [ping, nping, kernel] = theirs.map((value) => value.toFixed(3));
+  const ours = rows.map(({ transport, medianMs }) => `${transport} ${medianMs?.toFixed(3)}`).join(", ");
+  t.diagnostic(`medians: ${ours}, ping ${ping}, nping ${nping}, ss -ti ${kernel} ms`);
+  return rows.every(({ medianMs }) =>
+    theirs.every((other) => medianMs !== null && Math.abs(medianMs - other) <= BOUND_MS),
+  );
+}
 
 test("pairs are found in any order, each answer with its own question", () => {
   const lines = [

@@ -1,5 +1,5 @@
 /** Who measures round trips beside the program, over the same path, for tests and the bench. */
-import type { NamespaceEnd, NamespaceLink } from "../../shared/namespaces.ts";
+import { ip, type NamespaceEnd, type NamespaceLink } from "../../shared/namespaces.ts";
 import { runTool, start } from "../../shared/running.ts";
 import { PORT } from "./protocol.ts";
 
@@ -23,6 +23,14 @@ export async function echoServers({ wrapper }: NamespaceEnd): Promise<AsyncDispo
       await Promise.all(servers.map((server) => server[Symbol.asyncDispose]()));
     },
   };
+}
+
+export const hostAddress = (i: number) => `10.0.1.${i + 1}`;
+
+/** Makes the server's end answer at all of those addresses, and gives the client's end a way to them. */
+export async function addHosts({ client, server }: NamespaceLink): Promise<void> {
+  await ip(`-n ${server.namespace} route add local 10.0.1.0/24 dev lo`);
+  await ip(`-n ${client.namespace} route add 10.0.1.0/24 via ${server.address}`);
 }
 
 /** The figures in a tool's output, run at the client's end. */
