@@ -279,7 +279,6 @@ describe("the client", { concurrency: 2 }, () => {
       ],
       [["--watch", "--plot", "x.svg"], 2, /--watch keeps a clock of its own/],
       [["--cron", "often"], 2, /--cron "often" is not a schedule/],
-      [["--samples", 0], 2, /--samples "0" is not a whole number from 1/],
     ];
     for (const [args, code, complaint] of cases) {
       const ended = await run(CLIENT, args);
@@ -329,17 +328,18 @@ describe("setting the system's clock", () => {
       return;
     }
     const env = { PATH: folder };
-    const set = async (shift: number) => {
-      await using shifted = await startServer("--shift", shift);
-      const { code, stderr } = await run(CLIENT, ["--port", shifted.port, ...FAST, "--set-system-clock"], {
-        env,
-      });
+    const setBy = async (port: number) => {
+      const { code, stderr } = await run(CLIENT, ["--port", port, ...FAST, "--set-system-clock"], { env });
       assert.equal(code, 0, stderr);
       return stderr;
     };
+    const set = async (shift: number) => {
+      await using shifted = await startServer("--shift", shift);
+      return await setBy(shifted.port);
+    };
     assert.match(await set(5000), /^about to step the system's clock \d+\.\d{3} ms forward$/m);
     assert.match(await set(-60), /^about to slew the system's clock \d+\.\d{3} ms back, which takes \d+ s$/m);
-    assert.match(await set(0), /^the system's clock stays as it is/m);
+    assert.match(await setBy(server.port), /^the system's clock stays as it is/m);
     const [step = "", slew = "", ...more] = (await readFile(join(folder, "done"), "utf8")).trim().split("\n");
     const [, seconds] = /^date --utc --set=@(\d+\.\d{6})$/.exec(step) ?? [];
     assert.ok(Math.abs(Number(seconds) * 1000 - 5000 - Date.now()) < 60_000, step);
