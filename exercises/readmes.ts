@@ -20,6 +20,8 @@ import { type Command, commandsOf, saysTheSame } from "./readme-text.ts";
 const ROOT = join(import.meta.dirname, "..");
 /** A command that says nothing new for so long waits for ever. */
 const PATIENCE_MS = 30_000;
+/** No command takes longer, whatever it says. */
+const LIMIT_MS = 120_000;
 /** So long after its last expected line a program that has not ended is taken to go on running. */
 const QUIET_MS = 1_000;
 
@@ -100,9 +102,10 @@ async function attempt(
 ): Promise<string | undefined> {
   const { text, expected, isInterrupted } = command;
   terminal.type(text);
+  const endMs = performance.now() + LIMIT_MS;
   let quietSince = performance.now();
   let seen = "";
-  while (terminal.isBusy && !signal.aborted) {
+  while (terminal.isBusy && !signal.aborted && performance.now() < endMs) {
     await delay(20);
     if (terminal.output !== seen) quietSince = performance.now();
     seen = terminal.output;

@@ -1,5 +1,13 @@
 /** A campaign's file: one line for each probe, only ever appended to, so that a crash or a restart costs no earlier line. */
-import { appendFileSync, closeSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+} from "node:fs";
 import { Failure, isFailure } from "../../shared/errors.ts";
 import type { Stream } from "./measurement.ts";
 
@@ -29,6 +37,7 @@ export function openCsv(path: string, log: (line: string) => void): void {
   try {
     const file = openSync(path, "a+");
     try {
+      if (!fstatSync(file).isFile()) throw new Failure("it is no regular file"); // a device may have no end
       const bytes = readFileSync(file);
       const end = bytes.lastIndexOf("\n") + 1;
       if (end > 0 && bytes.subarray(0, bytes.indexOf("\n")).toString().trimEnd() !== COLUMNS)

@@ -1,6 +1,14 @@
 /** Lists of hosts, the campaign's file, the table and the charts: all that needs no network. */
 import { strict as assert } from "node:assert";
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
@@ -225,6 +233,7 @@ describe("the campaign's file", () => {
       assert.equal(readFileSync(file, "utf8"), content);
     }
     assert.throws(() => opened(folder), { name: "Failure" });
+    if (existsSync("/dev/null")) assert.throws(() => opened("/dev/null"), { name: "Failure" });
     assert.throws(() => appendRows(folder, ["a"]), { name: "Failure" });
     const readable = path();
     opened(readable);
