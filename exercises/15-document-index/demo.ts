@@ -54,7 +54,7 @@ async function demonstrate(segment: LocalSegment): Promise<string> {
   await goes(ana, [bob, eva], "Ctrl-C at ana: it says goodbye");
   await goes(bob, [eva], "kill -9 of bob: it says nothing");
   say("");
-  return `result: 3 nodes found each other, a document was fetched and verified | everybody knows a newcomer after ${found}`;
+  return `result: found, listed, fetched, verified | found in ${found}`;
 }
 
 async function goes(node: LocalNode, others: readonly LocalNode[], how: string): Promise<void> {
