@@ -177,21 +177,28 @@ export class Running implements AsyncDisposable {
   }
 }
 
+const ROOT = join(import.meta.dirname, "..");
+/** Where Node runs TypeScript by itself (24 and newer), a program starts in less than half the time that tsx takes. */
+const RUNS_TYPESCRIPT = Number.parseInt(process.versions.node, 10) >= 24;
+const NODE = RUNS_TYPESCRIPT
+  ? [process.execPath, "--disable-warning=ExperimentalWarning"]
+  : [process.execPath, "--import", import.meta.resolve("tsx")];
+/** What was compiled once is not compiled again; older versions pass it over. */
+const COMPILED = { NODE_COMPILE_CACHE: join(ROOT, "node_modules/.cache/compiled") };
+
 /** Starts a program of the project (`exercises/01-echo/tcp-server.ts`) and waits for its ready lines. */
 export async function start(
   script: string,
   args: readonly (string | number)[] = [],
   options: StartOptions = {},
 ): Promise<Running> {
-  const root = join(import.meta.dirname, "..");
   const [command = "", ...rest] = [
     ...(options.wrapper ?? []),
-    process.execPath,
-    "--import",
-    import.meta.resolve("tsx"),
-    join(root, script),
+    ...NODE,
+    join(ROOT, script),
+    ...args.map(String),
   ];
-  const running = new Running(command, [...rest, ...args.map(String)], options);
+  const running = new Running(command, rest, { ...options, env: { ...COMPILED, ...options.env } });
   const { servers = 1 } = options;
   try {
     if (servers > 0) await running.output(new RegExp(`(?:^listening on .*\\n(?:.*\\n)*?){${servers}}`, "m"));
