@@ -2,21 +2,15 @@
 import { strict as assert } from "node:assert";
 import { existsSync } from "node:fs";
 import { describe, test } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { PacketReport } from "./link.ts";
 import { measureCarrier, type NamespaceEnd, type NamespaceLink, namespaceLink } from "./namespaces.ts";
-import { needs, needsNamespaces, PATIENCE_MS, runTool, start } from "./testing.ts";
+import { becomes, needs, needsNamespaces, runTool, start } from "./testing.ts";
 
 const needed = () => {
   const { skip } = { ...needs("ping"), ...needsNamespaces() };
   return skip === undefined ? {} : { skip };
 };
 const isThere = ({ namespace }: NamespaceEnd) => existsSync(`/run/netns/${namespace}`);
-
-async function until(holds: () => boolean, what: string): Promise<void> {
-  for (const endMs = performance.now() + PATIENCE_MS; !holds(); await sleep(10))
-    assert.ok(performance.now() < endMs, `waited in vain for ${what}`);
-}
 
 /** Round trips in milliseconds as ping sees them; fewer than `count` where packets were lost. */
 async function ping(link: NamespaceLink, count: number, waitS = 5): Promise<number[]> {
@@ -40,7 +34,7 @@ describe("two namespaces", needed(), () => {
     assert.equal(slow.length, 5);
     assert.ok(Math.min(...slow) >= 40, `${slow}`);
     // Five there and five back, 84 bytes each; nothing that nobody sent.
-    await until(() => reports.length >= 10, "a report of each packet");
+    await becomes(() => reports.length >= 10, "a report of each packet");
     assert.deepEqual(
       reports.map(({ sizeBytes, fate }) => [sizeBytes, fate.outcome]),
       Array(10).fill([84, "delivered"]),
@@ -71,7 +65,7 @@ describe("two namespaces", needed(), () => {
         onPacket: (r) => reports.push(r),
       });
       await ping(link, 20, 1);
-      await until(
+      await becomes(
         () => reports.filter(({ direction }) => direction === "to server").length >= 20,
         "20 pings",
       );

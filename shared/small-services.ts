@@ -12,3 +12,9 @@ export const SMALL_SERVICES: ReadonlyMap<number, string> = new Map([
   [19, "character generator (RFC 864)"],
   [37, "time (RFC 868)"],
 ]);
+
+/** Why a datagram server must not answer this source port, as "it …"; undefined where it may. */
+export function whyUnanswered(sourcePort: number): string | undefined {
+  const service = sourcePort === 0 ? "nobody's (RFC 768)" : SMALL_SERVICES.get(sourcePort);
+  return service && `comes from port ${sourcePort}, ${service}`;
+}

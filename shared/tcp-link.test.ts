@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { after, before, test } from "node:test";
 import { type TcpFault, type TcpLinkOptions, tcpLink } from "./tcp-link.ts";
-import { within } from "./testing.ts";
+import { becomes, within } from "./testing.ts";
 
 const BYTES = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 31 + (i >> 8)) % 251));
 
@@ -101,10 +101,7 @@ test("a stall is silence, a reset a reset, after exactly so many bytes, and both
     socket.on("error", () => {});
     socket.write(BYTES);
     await within(enough, "the first 1000 bytes");
-    await within(
-      until(() => faults.length === 2),
-      "the stall",
-    );
+    await becomes(() => faults.length === 2, "the stall");
     socket.destroy();
     assert.equal(count, 1000);
     const way = direction === "toServer" ? "to server" : "to client";
@@ -143,10 +140,6 @@ test("a reset is ECONNRESET, and no end in order before it", async () => {
     assert.equal(got, direction === "toClient" ? 1000 : 0);
   }
 });
-
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
-}
 
 test("a reader that stops makes the writer wait", async () => {
   const stuck = createServer((socket) => void socket.pause()).listen(0, "127.0.0.1");

@@ -4,7 +4,7 @@
  */
 
 import type { Dissector } from "../../shared/describe.ts";
-import { SMALL_SERVICES } from "../../shared/small-services.ts";
+import { whyUnanswered } from "../../shared/small-services.ts";
 
 /** Ours; the assigned one is 7. */
 export const ECHO_PORT = 10_100;
@@ -13,11 +13,10 @@ export const dissectors: readonly Dissector[] = [{ as: "echo", tcp: [ECHO_PORT],
 
 /** Why a datagram server on `ownPort` must not answer this source port, or undefined where it may. */
 export function whyRefused(sourcePort: number, ownPort: number): string | undefined {
-  if (sourcePort === 0) return "port 0 wants no reply (RFC 768)";
   // Any host's: the server that the datagram claims to be from may be this one's twin.
   if (sourcePort === ownPort) return "its source port is this server's own";
-  const service = SMALL_SERVICES.get(sourcePort);
-  return service && `its source port is that of ${service}`;
+  const reason = whyUnanswered(sourcePort);
+  return reason && `it ${reason}`;
 }
 
 /** What is wrong with an echo, its first byte having been sent as byte `offset`; undefined where it is right. */

@@ -1,8 +1,5 @@
 /** The clock kept in step: against a real chronyd, against time servers that do evil, and left alone. */
 import { strict as assert } from "node:assert";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
@@ -11,7 +8,8 @@ import { startChronyd } from "../../shared/chronyd.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { udpLink } from "../../shared/link.ts";
 import { decode, encode } from "../../shared/pdu.ts";
-import { needs, type Running, runTool, type StartOptions, start, within } from "../../shared/testing.ts";
+import { settableClock } from "../../shared/settable-clock.ts";
+import { needs, type Running, type StartOptions, start, within } from "../../shared/testing.ts";
 import { bind, request } from "../../shared/udp.ts";
 import { ask, next, nowMs, offsetAndDelay, type Sample, type TimeServer } from "./clock.ts";
 import { NtpPacket, ntpReply, ntpTimestamp, type Reply, readReply, requestFor } from "./protocol.ts";
@@ -323,23 +321,12 @@ describe("the daytime server's clock", () => {
   });
 
   test("stays when somebody sets the machine's clock by an hour", needs("faketime"), async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), "faketime-"));
-    t.after(() => rm(folder, { recursive: true }));
-    const file = join(folder, "shift");
-    await writeFile(file, "+0");
-    // Its library is loaded into the server itself; the file says what the machine's clock then shows.
-    const library = await runTool("faketime", ["-f", "+0", "printenv", "LD_PRELOAD"]);
-    const env = {
-      LD_PRELOAD: library.stdout.trim(),
-      FAKETIME_TIMESTAMP_FILE: file,
-      FAKETIME_NO_CACHE: "1",
-      FAKETIME_DONT_FAKE_MONOTONIC: "1",
-    };
+    const { env, setTo } = await settableClock(t);
     const right = await timeServer(t, shifted(0));
     await using kept = await startServer(["--ntp-server", `127.0.0.1:${right.port}`], { env });
     await using own = await startServer([], { env });
     await kept.output(/^synchronised/m, "stderr");
-    await writeFile(file, "+3600");
+    await setTo("+3600");
     assertAhead(await readClock(own.port), 3_600_000, COARSE_MS); // the step is real
     assertAhead(await readClock(kept.port), 0, COARSE_MS);
   });

@@ -20,7 +20,7 @@ import {
   u64,
   type ValueOf,
 } from "../../shared/pdu.ts";
-import { SMALL_SERVICES } from "../../shared/small-services.ts";
+import { whyUnanswered } from "../../shared/small-services.ts";
 
 export const DAYTIME_PORT = 10_200;
 export const NTP_PORT = 123;
@@ -75,8 +75,8 @@ export type Arrival =
  * answer is dropped, so that no two servers can be set to answering each other by one forged datagram.
  */
 export function classify(datagram: Buffer, sourcePort: number): Arrival {
-  const service = sourcePort === 0 ? "nobody's (RFC 768)" : SMALL_SERVICES.get(sourcePort);
-  if (service !== undefined) return { kind: "dropped", reason: `comes from port ${sourcePort}, ${service}` };
+  const unanswered = whyUnanswered(sourcePort);
+  if (unanswered !== undefined) return { kind: "dropped", reason: unanswered };
   const isOurs = datagram.length === Daytime.minSize && datagram.readUInt32BE(0) === MAGIC;
   if (!isOurs) {
     return isDaytimeLine(datagram)

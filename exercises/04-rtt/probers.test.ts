@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { describe, type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { freePort, needs, Running, within } from "../../shared/testing.ts";
+import { becomes, freePort, needs, Running, within } from "../../shared/testing.ts";
 import { LiveTable } from "./live.ts";
 import { measure, Stream, streamsOf } from "./measurement.ts";
 import { clockResolutionMs, Mirror } from "./own-delay.ts";
@@ -68,14 +68,6 @@ async function udp(t: TestContext, port: number, timeoutMs: number, address = AD
   return prober;
 }
 
-async function until(holds: () => boolean, what: string): Promise<void> {
-  const endMs = performance.now() + 15_000;
-  while (!holds()) {
-    assert.ok(performance.now() < endMs, `waited in vain for ${what}`);
-    await sleep(2);
-  }
-}
-
 describe("a datagram probe", () => {
   test("is received when its reply comes", async (t) => {
     const peer = await Peer.open(t);
@@ -102,7 +94,7 @@ describe("a datagram probe", () => {
     const second = probe(prober);
     await peer.next();
     await peer.send(late.datagram, late.from);
-    await until(() => prober.strays.late === 1, "the late reply");
+    await becomes(() => prober.strays.late === 1, "the late reply");
     assert.equal((await second).outcome, "lost");
     assert.deepEqual(prober.strays, { late: 1, repeated: 0, unknown: 0 });
     assert.deepEqual(patient.strays, { late: 0, repeated: 0, unknown: 0 });
@@ -131,10 +123,10 @@ describe("a datagram probe", () => {
     otherId[15] = ~(otherId[15] ?? 0);
     for (const nonsense of [Buffer.alloc(0), Buffer.alloc(16), otherId, datagram.subarray(1)])
       await peer.send(nonsense, from);
-    await until(() => prober.strays.unknown === 4, "the nonsense");
+    await becomes(() => prober.strays.unknown === 4, "the nonsense");
     for (let i = 0; i < 3; i++) await peer.send(datagram, from);
     assert.equal((await fate).outcome, "received");
-    await until(() => prober.strays.repeated === 2, "the repeated replies");
+    await becomes(() => prober.strays.repeated === 2, "the repeated replies");
   });
 
   test("takes nothing from a stranger, even with the right id", async (t) => {
@@ -147,7 +139,7 @@ describe("a datagram probe", () => {
     const { datagram, from } = await peer.next();
     await stranger.send(datagram, from);
     await peer.send(Buffer.from("behind the stranger's"), from);
-    await until(() => prober.strays.unknown > 0, "the peer's datagram");
+    await becomes(() => prober.strays.unknown > 0, "the peer's datagram");
     assert.deepEqual([isOver, prober.strays.unknown], [false, 1]);
     await peer.send(datagram, from);
     assert.equal((await fate).outcome, "received");
@@ -211,7 +203,7 @@ describe("a stream probe", () => {
       assert.equal(outcome, "received");
       assert.ok(rttMs > 0 && before <= sentAtMs && sentAtMs + rttMs <= performance.now());
     }
-    await until(() => ended === 10, "every connection's end");
+    await becomes(() => ended === 10, "every connection's end");
   });
 
   test("to a port where nobody listens is refused", async (t) => {
@@ -260,7 +252,7 @@ describe("a measurement", () => {
     const run = stream.run(times(0, 5, 10, 15), 1e9, new AbortController().signal).then(() => {
       isOver = true;
     });
-    await until(() => dones.length === 4, "four probes");
+    await becomes(() => dones.length === 4, "four probes");
     for (const done of dones.slice(1)) done();
     await sleep(5);
     assert.equal(isOver, false, "one is still under way");
@@ -297,7 +289,7 @@ describe("a measurement", () => {
     const streams = await streamsOf(plan, (line) => lines.push(line));
     const stop = new AbortController();
     const measured = measure(streams, plan, stop.signal);
-    await until(() => streams.every(({ counts }) => counts.refused > 2), "refusals");
+    await becomes(() => streams.every(({ counts }) => counts.refused > 2), "refusals");
     stop.abort();
     await within(measured, "the end after the signal");
     assert.deepEqual(lines.toSorted(), [
@@ -320,7 +312,7 @@ describe("the live table", () => {
     const output = { isTTY: terminal, columns: 80, rows: 24, write: (text: string) => written.push(text) };
     {
       using live = new LiveTable([stream], 1, output as unknown as NodeJS.WriteStream);
-      await until(() => written.length >= writes, "the table");
+      await becomes(() => written.length >= writes, "the table");
       live.note("a line", (line) => written.push(line));
     }
     return written;

@@ -10,6 +10,7 @@ import { offsetByChronyd, startChronyd } from "../../shared/chronyd.ts";
 import { type LinkProfile, udpLink } from "../../shared/link.ts";
 import { namespaceLink } from "../../shared/namespaces.ts";
 import { decode, encode } from "../../shared/pdu.ts";
+import { settableClock } from "../../shared/settable-clock.ts";
 import {
   needs,
   needsNamespaces,
@@ -127,22 +128,6 @@ describe("a clock that is off", { concurrency: 2 }, () => {
       assert.ok(Math.abs(sample.offsetMs + 3_600_000) <= sample.boundMs + MILLISECONDS);
   });
 });
-
-/** An environment in which the machine's clock can be set while a program runs; its monotonic clock stays. */
-async function settableClock(t: TestContext) {
-  const folder = await mkdtemp(join(tmpdir(), "faketime-"));
-  t.after(() => rm(folder, { recursive: true }));
-  const file = join(folder, "shift");
-  await writeFile(file, "+0");
-  const library = await runTool("faketime", ["-f", "+0", "printenv", "LD_PRELOAD"]);
-  const env = {
-    LD_PRELOAD: library.stdout.trim(),
-    FAKETIME_TIMESTAMP_FILE: file,
-    FAKETIME_NO_CACHE: "1",
-    FAKETIME_DONT_FAKE_MONOTONIC: "1",
-  };
-  return { env, setTo: (shift: string) => writeFile(file, shift) };
-}
 
 /** `answered` has no finer clock. */
 const MILLISECONDS = 1;
