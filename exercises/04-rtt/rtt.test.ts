@@ -196,13 +196,23 @@ describe("what cannot be measured", { concurrency: 2 }, () => {
 
 describe("a campaign", () => {
   test("that is ended in the middle of a measurement keeps what it has measured", async () => {
-    const [csv, before] = [file("ended.csv"), probes];
-    const args = [`${ADDRESS}:${port}`, "--udp", "--seconds", 3600, "--interval", 50];
-    await using running = await start(RTT, [...args, "--csv", csv, "--cron", "* * * * * *"], { servers: 0 });
+    const [csv, plot, before] = [file("ended.csv"), file("ended.svg"), probes];
+    const args = [
+      `${ADDRESS}:${port}`,
+      "--udp",
+      "--seconds",
+      3600,
+      "--interval",
+      50,
+      "--cron",
+      "* * * * * *",
+    ];
+    await using running = await start(RTT, [...args, "--csv", csv, "--plot", plot], { servers: 0 });
     while (probes < before + 5) await sleep(5);
     running.kill("SIGTERM");
     assert.deepEqual(await within(running.exited, "its end"), { code: 0, signal: null });
     assert.ok(readFileSync(csv, "utf8").split("\n").length > 4, readFileSync(csv, "utf8"));
+    assert.match(readFileSync(plot, "utf8"), /<\/svg>\s*$/, "to draw takes longest: the end waits for it");
   });
 
   test("appends, survives kill -9 and a restart, and stops cleanly", async () => {
