@@ -12,6 +12,7 @@ import { namespaceLink } from "../../shared/namespaces.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { settableClock } from "../../shared/settable-clock.ts";
 import {
+  freePort,
   needs,
   needsNamespaces,
   pathOf,
@@ -70,6 +71,13 @@ function assertClose(found: Offset, trueMs: number): void {
   );
 }
 
+/** Over a path of 5 ms there and 35 ms back. What a busy machine adds to the round trip may have come on either way. */
+function assertHalfOff(found: Offset): void {
+  assertHolds(found, 0);
+  const addedMs = found.roundTripMs - 40;
+  assert.ok(addedMs >= 0 && Math.abs(found.offsetMs + 15) <= addedMs / 2 + 0.1, `${found.offsetMs} ms`);
+}
+
 let server: Running;
 before(async () => {
   server = await startServer();
@@ -106,11 +114,12 @@ describe("a clock that is off", { concurrency: 2 }, () => {
     );
   }
 
-  test("by a server's own doing, by not much, and by what it says of its own error", async () => {
-    await using shifted = await startServer("--shift", "12.5", "--error", "3");
+  test("by a server's own doing, and by what it says of its own error; a server that lies is caught", async () => {
+    await using shifted = await startServer("--shift", "100012.5", "--error", "3");
     const found = await measure(shifted.port);
-    assertClose(found, 12.5);
+    assertClose(found, 100_012.5);
     assert.ok(found.serverErrorMs >= 3 && found.boundMs >= 3 + found.roundTripMs / 2);
+    assert.throws(() => assertHolds(found, 0), /outside of/);
   });
 
   test("in the middle of the samples, by an hour: they are not spoilt", needs("faketime"), async (t) => {
@@ -139,16 +148,10 @@ describe("a path", { concurrency: 2 }, () => {
     return await measure(link.port, args);
   };
 
-  test("of 5 ms there and 35 ms back: off by half the difference, inside the bound", async () => {
-    const found = await over({ delayMs: 5 }, { delayMs: 35 });
-    assertHolds(found, 0);
-    assert.ok(found.boundMs >= 20);
-    // What a busy machine adds to the round trip may have come on either way.
-    const addedMs = found.roundTripMs - 40;
-    assert.ok(addedMs >= 0 && Math.abs(found.offsetMs + 15) <= addedMs / 2 + 0.1, `${found.offsetMs} ms`);
-    const knowing = await over({ delayMs: 20 }, { delayMs: 20 }, "--least-one-way", 19.5);
-    assertHolds(knowing, 0);
-    assert.ok(Math.abs(knowing.boundMs - (knowing.roundTripMs / 2 - 19.5)) < 0.5, "less is unknown");
+  test("of 5 ms there and 35 ms back: off by half the difference, inside the bound, which is smaller for who knows more", async () => {
+    const found = await over({ delayMs: 5 }, { delayMs: 35 }, "--least-one-way", 4.5);
+    assertHalfOff(found);
+    assert.ok(Math.abs(found.boundMs - (found.roundTripMs / 2 - 4.5)) < 0.5, `± ${found.boundMs} ms`);
   });
 
   test("that loses, doubles and overtakes: asked again, and no stray is taken", async () => {
@@ -169,9 +172,8 @@ describe("a path", { concurrency: 2 }, () => {
     const { address, wrapper } = link.server;
     await using far = await start(SERVER, ["--host", address, "--port", 0], { servers: 2, wrapper });
     const found = await measure(far.port, ["--host", address], { wrapper: link.client.wrapper });
-    assertHolds(found, 0);
-    const addedMs = found.roundTripMs - 40;
-    assert.ok(addedMs >= 0 && Math.abs(found.offsetMs + 15) <= addedMs / 2 + 0.1, `${found.offsetMs} ms`);
+    assertHalfOff(found);
+    assert.ok(found.boundMs >= 20);
   });
 });
 
@@ -184,10 +186,11 @@ const answered = (request: ClockTime, change: Partial<ClockTime> = {}): ClockTim
 async function clockServer(
   t: TestContext,
   answer: (request: ClockTime, reply: (pdu: ClockTime | Buffer) => void) => void,
+  port = 0,
 ) {
   const stop = new AbortController();
   t.after(() => stop.abort());
-  const options = { host: "127.0.0.1", port: 0, signal: stop.signal, log: () => {} };
+  const options = { host: "127.0.0.1", port, signal: stop.signal, log: () => {} };
   return await bind(options, (datagram, from, { send }) => {
     answer(decode(ClockTime, datagram), (pdu) =>
       send(pdu instanceof Buffer ? pdu : encode(ClockTime, pdu), from),
@@ -216,16 +219,6 @@ describe("the client", { concurrency: 2 }, () => {
     const found = await measure(port, ["--samples", 3]);
     assert.ok(Math.abs(found.offsetMs) <= found.boundMs + MILLISECONDS, `${found.offsetMs}`);
     assert.ok(found.ignored >= 3 * 7 + 2, `${found.ignored} ignored`);
-  });
-
-  test("is told from one that takes any reply by that same check", async (t) => {
-    // This server answers rightly each time but for the time: as one would be taken that is forged.
-    const { port } = await clockServer(t, (request, reply) => {
-      const wrong = toNs(Date.now() + 1e6);
-      reply(answered(request, { serverReceive: wrong, serverTransmit: wrong }));
-    });
-    const found = await measure(port, ["--samples", 1]);
-    assert.throws(() => assertHolds(found, 0), /outside of/);
   });
 
   test("takes the server's own time out of the round trip", async (t) => {
@@ -263,7 +256,6 @@ describe("the client", { concurrency: 2 }, () => {
         /--least-one-way 5000 cannot be: a round trip took/,
       ],
       [["--watch", "--plot", "x.svg"], 2, /--watch keeps a clock of its own/],
-      [["--cron", "often"], 2, /--cron "often" is not a schedule/],
     ];
     for (const [args, code, complaint] of cases) {
       const ended = await run(CLIENT, args);
@@ -318,9 +310,12 @@ describe("setting the system's clock", () => {
       assert.equal(code, 0, stderr);
       return stderr;
     };
-    const set = async (shift: number) => {
-      await using shifted = await startServer("--shift", shift);
-      return await setBy(shifted.port);
+    const set = async (shiftMs: number) => {
+      const { port } = await clockServer(t, (request, reply) => {
+        const now = toNs(Date.now() + 0.5 + shiftMs);
+        reply(answered(request, { serverReceive: now, serverTransmit: now }));
+      });
+      return await setBy(port);
     };
     assert.match(await set(5000), /^about to step the system's clock \d+\.\d{3} ms forward$/m);
     assert.match(await set(-60), /^about to slew the system's clock \d+\.\d{3} ms back, which takes \d+ s$/m);
@@ -361,20 +356,23 @@ describe("the disciplined clock", () => {
     assert.equal(await watching.stop(), 0);
   });
 
-  test("says so in words, and that it has not begun", async () => {
-    const args = ["--port", server.port, "--watch", "--cron", "* * * * * *", ...FAST];
+  test("says so in words, and that it has not begun while nobody is there", async (t) => {
+    const port = await freePort();
+    const args = ["--port", port, "--watch", "--cron", "* * * * * *", ...FAST];
     await using watching = await start(CLIENT, args, { servers: 0 });
+    await watching.output(
+      new RegExp(
+        `^not synchronised: cannot get the time from udp://127\\.0\\.0\\.1:${port}: connection refused`,
+        "m",
+      ),
+      "stderr",
+    );
+    await clockServer(t, (request, reply) => reply(answered(request)), port);
     await watching.output(
       /^20\d\d-.*Z set, ± [\d.]+ ms\n20\d\d-.*Z was [\d.]+ ms (ahead|behind) \(± [\d.]+\), slewing for [\d.]+ s\n/,
     );
     watching.kill("SIGINT");
     assert.equal((await within(watching.exited, "its end")).code, 0);
-    await using alone = await start(CLIENT, ["--port", 1, "--watch"], { servers: 0 });
-    await alone.output(
-      /^not synchronised: cannot get the time from udp:\/\/127\.0\.0\.1:1: connection refused/m,
-      "stderr",
-    );
-    assert.equal(await alone.stop(), 0);
   });
 });
 
@@ -435,7 +433,6 @@ describe("the server", () => {
   test("follows this machine's clock when somebody sets it", needs("faketime"), async (t) => {
     const { env, setTo } = await settableClock(t);
     await using settable = await start(SERVER, ["--port", 0], { servers: 2, env });
-    assertClose(await measure(settable.port, ["--samples", 2]), 0);
     await setTo("+3600");
     assertClose(await measure(settable.port, ["--samples", 2]), 3_600_000);
   });
@@ -454,16 +451,13 @@ describe("the server", () => {
     await Promise.all(Array.from({ length: 500 }, (_, i) => ask(BigInt(i))));
   });
 
-  test("IPv6; and a port that is taken, or a shift that is none, in one line", async () => {
+  test("IPv6; and a port that is taken, in one line", async () => {
     await using other = await startServer("--host", "::1");
     assert.deepEqual(other.urls, [`udp://[::1]:${other.port}`, `tcp://[::1]:${other.port}`]);
     assertHolds(await measure(other.port, ["--host", "::1"]), 0);
     const taken = await run(SERVER, ["--port", server.port]);
     assert.equal(taken.code, 1);
     assert.match(taken.stderr, /^error: cannot listen on 127\.0\.0\.1:\d+: address already in use/);
-    const bad = await run(SERVER, ["--shift", "soon"]);
-    assert.equal(bad.code, 2);
-    assert.match(bad.stderr, /^error: --shift "soon" is not a number of milliseconds/);
   });
 });
 
