@@ -6,39 +6,20 @@
  * Durability is the caller's: what `takeOutput` gives may be sent only when `term`, `votedFor`, `base` and `log` as they
  * were at that moment are on disk (a master's appends may go before); then it calls `saved(lastIndex, lastTerm)`.
  */
+import { type Append, type Copy, Followers } from "./followers.ts";
+import { type Base, Log, type LogEntry } from "./log.ts";
 
-export const HEARTBEAT_MS = 100;
+const HEARTBEAT_MS = 100;
 /** A node that has heard no master for so long, to twice as long, stands for election. */
 export const ELECTION_MS = 1000;
-/** An append that was not answered is sent again after this. */
-const RESEND_MS = 500;
-/** What one append carries at most. */
-const MAX_ENTRIES = 256;
-const MAX_BATCH_BYTES = 1024 * 1024;
-
-/** The least that the rules must know of an entry. */
-export interface LogEntry {
-  readonly term: number;
-  /** The ids of all nodes from this entry on, where it changes them. */
-  readonly members?: readonly number[];
-  readonly sizeBytes?: number;
-}
-
-/** What came before the log: it is committed and applied, and nobody asks for it by entries any more. */
-export interface Base {
-  readonly index: number;
-  readonly term: number;
-  readonly members: readonly number[];
-}
 
 export type Message<E> = { readonly from: number; readonly term: number } & (
   | { kind: "candidate"; lastIndex: number; lastTerm: number; isTrial: boolean }
   | { kind: "vote"; granted: boolean; isTrial: boolean }
-  | { kind: "append"; prevIndex: number; prevTerm: number; entries: readonly E[]; commit: number }
+  | Append<E>
   /** `match`: up to here the logs agree; when refused, up to where they may. */
   | { kind: "acknowledge"; accepted: boolean; match: number }
-  /** What the receiver lacks is in no log any more: it must copy the whole. */
-  | { kind: "copy" }
+  | Copy
 );
 export type Outgoing<E> = { to: number; message: Message<E> };
 
@@ -49,26 +30,15 @@ export interface Durable<E> {
   log: readonly E[];
 }
 
-/** What a master knows of another node. */
-interface Follower {
-  next: number;
-  match: number;
-  heardMs: number;
-  sentMs: number;
-}
-
-export class Consensus<E extends LogEntry> implements Durable<E> {
+export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> {
   readonly id: number;
   term: number;
   /** 0 is nobody. */
   votedFor: number;
-  base: Base;
-  log: E[];
-  commit: number;
   role: "replica" | "candidate" | "master" = "replica";
   /** The master as far as is known; 0 is none. */
   master = 0;
-  readonly followers = new Map<number, Follower>();
+  readonly followers = new Followers<E>(this, (to, body) => this.#send(to, body));
   readonly #random: () => number;
   readonly #electionAfterMs: number;
   readonly #votes = new Set<number>();
@@ -76,11 +46,9 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
   #electionMs = 0;
   #heardMasterMs = Number.NEGATIVE_INFINITY;
   #heartbeatMs = 0;
-  #saved: number;
   /** Up to here the log is the master's. */
   #agreed = 0;
   #output: Outgoing<E>[] = [];
-  #cut: E[] = [];
 
   constructor(
     id: number,
@@ -89,48 +57,23 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     random: () => number,
     electionAfterMs = ELECTION_MS,
   ) {
+    super(durable.base, durable.log);
     this.id = id;
     this.term = durable.term;
     this.votedFor = durable.votedFor;
-    this.base = durable.base;
-    this.log = [...durable.log];
-    this.commit = durable.base.index;
-    this.#saved = this.lastIndex;
     this.#random = random;
     this.#electionAfterMs = electionAfterMs;
     this.#restartElection(nowMs);
     if (this.members.every((member) => member === id)) this.#electionMs = nowMs; // alone: there is nobody to wait for
   }
 
-  get lastIndex(): number {
-    return this.base.index + this.log.length;
-  }
-  get lastTerm(): number {
-    return this.log.at(-1)?.term ?? this.base.term;
-  }
-  /** The nodes as of the latest entry that says so, committed or not. */
-  get members(): readonly number[] {
-    return this.log.findLast((entry) => entry.members !== undefined)?.members ?? this.base.members;
-  }
   get majority(): number {
     return Math.floor(this.members.length / 2) + 1;
-  }
-
-  entry(index: number): E | undefined {
-    return this.log[index - this.base.index - 1];
-  }
-  /** Undefined where it is not known, or not any more. */
-  termAt(index: number): number | undefined {
-    return index === this.base.index ? this.base.term : this.entry(index)?.term;
   }
 
   /** Messages to be sent, once the state is saved. */
   takeOutput(): Outgoing<E>[] {
     return this.#output.splice(0);
-  }
-  /** Entries that were cut off the log: they were never committed, and another master's stand in their place. */
-  takeCut(): E[] {
-    return this.#cut.splice(0);
   }
 
   /** Time has passed. */
@@ -165,37 +108,19 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
 
   /** The log is on disk up to this entry, of this term: it may have been replaced since. */
   saved(index: number, term: number): void {
-    if (this.termAt(index) === term) this.#saved = Math.max(this.#saved, index);
+    if (this.termAt(index) === term) this.savedIndex = Math.max(this.savedIndex, index);
     if (this.role === "master") this.#advance();
   }
 
   /** How many other nodes are known to have this entry on disk. */
   holders(index: number): number {
-    return [...this.followers].filter(([id, { match }]) => this.members.includes(id) && match >= index)
-      .length;
-  }
-
-  /** Forgets entries up to `index`, which must be applied. */
-  compact(index: number): void {
-    const term = this.termAt(index);
-    if (index <= this.base.index || index > this.commit || term === undefined) return;
-    const kept = index - this.base.index;
-    const members = this.log.slice(0, kept).findLast((entry) => entry.members)?.members ?? this.base.members;
-    this.base = { index, term, members };
-    this.log.splice(0, kept);
+    return this.#others().filter((id) => (this.followers.get(id)?.match ?? 0) >= index).length;
   }
 
   /** The whole was copied from the master, as of `base`. */
   install(base: Base): void {
     if (base.index <= this.commit) return;
-    if (this.termAt(base.index) === base.term) this.log.splice(0, base.index - this.base.index);
-    else {
-      this.log.splice(0, Math.max(this.commit, this.#agreed) - this.base.index);
-      this.#cut.push(...this.log.splice(0));
-    }
-    this.base = base;
-    this.commit = base.index;
-    this.#saved = Math.min(this.#saved, this.lastIndex);
+    this.startFrom(base, Math.max(this.commit, this.#agreed));
     if (this.master > 0) this.#send(this.master, { kind: "acknowledge", accepted: true, match: base.index });
   }
 
@@ -260,22 +185,11 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
       const match = Math.min(prevIndex - 1, this.lastIndex);
       return this.#send(from, { kind: "acknowledge", accepted: false, match });
     }
-    if (skipped <= message.entries.length) this.#take(prevIndex, entries);
+    if (skipped <= message.entries.length) this.take(prevIndex, entries);
     const match = Math.max(this.base.index, message.prevIndex + message.entries.length);
     this.#agreed = Math.max(this.#agreed, match);
     this.commit = Math.max(this.commit, Math.min(message.commit, match));
     this.#send(from, { kind: "acknowledge", accepted: true, match });
-  }
-
-  /** Puts the entries behind `prevIndex`, in place of any that differ. */
-  #take(prevIndex: number, entries: readonly E[]): void {
-    const known = entries.findIndex((entry, i) => this.termAt(prevIndex + 1 + i) !== entry.term);
-    if (known < 0) return;
-    const at = prevIndex + 1 + known;
-    if (at <= this.commit) throw new Error(`entry ${at} is committed and would be replaced`);
-    this.#cut.push(...this.log.splice(at - this.base.index - 1));
-    this.log.push(...entries.slice(known));
-    this.#saved = Math.min(this.#saved, at - 1);
   }
 
   #onAcknowledge(message: Extract<Message<E>, { kind: "acknowledge" }>, nowMs: number): void {
@@ -283,22 +197,19 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
     if (this.role !== "master" || message.term !== this.term || follower === undefined) return;
     follower.heardMs = nowMs;
     if (!message.accepted) {
-      follower.next = Math.max(follower.match + 1, Math.min(follower.next - 1, message.match + 1));
-      return this.#appendTo(message.from, follower, nowMs, false);
+      follower.onRefusal(message.match);
+      return this.followers.appendTo(message.from, follower, nowMs, false);
     }
-    const hasProgress = message.match > follower.match;
-    follower.match = Math.max(follower.match, message.match);
-    follower.next = Math.max(follower.next, follower.match + 1);
-    if (!hasProgress) return;
+    if (!follower.onAcceptance(message.match)) return;
     this.#advance();
-    if (follower.next <= this.lastIndex) this.#appendTo(message.from, follower, nowMs, false);
+    if (follower.next <= this.lastIndex) this.followers.appendTo(message.from, follower, nowMs, false);
   }
 
   /** An entry of this term that a majority has on disk is committed, and with it all before it (Raft, §5.4.2). */
   #advance(): void {
     const before = this.commit;
     const matches = this.members.map((id) =>
-      id === this.id ? this.#saved : (this.followers.get(id)?.match ?? 0),
+      id === this.id ? this.savedIndex : (this.followers.get(id)?.match ?? 0),
     );
     const held = matches.toSorted((a, b) => b - a)[this.majority - 1] ?? 0;
     if (held > this.commit && this.termAt(held) === this.term) this.commit = held;
@@ -353,40 +264,8 @@ export class Consensus<E extends LogEntry> implements Durable<E> {
 
   #appendToAll(nowMs: number, isHeartbeat: boolean): void {
     if (isHeartbeat) this.#heartbeatMs = nowMs + HEARTBEAT_MS;
-    for (const id of this.#others()) {
-      let follower = this.followers.get(id);
-      if (follower === undefined) {
-        follower = { next: this.lastIndex + 1, match: 0, heardMs: nowMs, sentMs: nowMs };
-        this.followers.set(id, follower);
-        isHeartbeat = true;
-      }
-      if (follower.next > follower.match + 1 && nowMs - follower.sentMs > RESEND_MS && follower.match > 0)
-        follower.next = follower.match + 1;
-      this.#appendTo(id, follower, nowMs, isHeartbeat);
-    }
+    this.followers.appendToAll(this.#others(), nowMs, isHeartbeat);
     this.#advance(); // a node alone waits for nobody
-  }
-
-  /** What the node has not been sent yet; a heartbeat goes even when that is nothing, and stands behind what it has. */
-  #appendTo(to: number, follower: Follower, nowMs: number, isHeartbeat: boolean): void {
-    if (follower.next <= this.base.index) return this.#send(to, { kind: "copy" });
-    const { base, commit } = this;
-    const entries = this.#batch(follower.next);
-    if (entries.length === 0 && !isHeartbeat) return;
-    const prevIndex = entries.length > 0 || follower.match <= base.index ? follower.next - 1 : follower.match;
-    const prevTerm = this.termAt(prevIndex) ?? 0;
-    this.#send(to, { kind: "append", prevIndex, prevTerm, entries, commit });
-    if (entries.length > 0) follower.sentMs = nowMs;
-    follower.next += entries.length;
-  }
-
-  #batch(from: number): E[] {
-    const first = from - this.base.index - 1;
-    let sizeBytes = 0;
-    let end = first;
-    while (end < this.log.length && end - first < MAX_ENTRIES && sizeBytes < MAX_BATCH_BYTES)
-      sizeBytes += this.log[end++]?.sizeBytes ?? 0;
-    return this.log.slice(first, end);
   }
 
   #send(to: number, body: { kind: string } & Record<string, unknown>): void {

@@ -7,9 +7,9 @@ import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { hexOf, stagedAs } from "./apply.ts";
-import type { Base } from "./consensus.ts";
 import { hasContentOf } from "./disk.ts";
 import { dial, nextFrame } from "./link.ts";
+import type { Base } from "./log.ts";
 import type { ReplicaNode } from "./node.ts";
 import {
   CHUNK_BYTES,

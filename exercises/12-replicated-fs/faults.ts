@@ -16,7 +16,7 @@ import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { program } from "../../shared/program.ts";
 import { LocalCluster, type LocalNode } from "./local-cluster.ts";
 import type { Remote } from "./remote.ts";
-import { randomFrom } from "./simulation.ts";
+import { randomFrom } from "./simulated-network.ts";
 
 export interface Outcome {
   acknowledged: number;

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure, isFailure } from "../../shared/errors.ts";
 import { Applier, hexOf, stagedAs } from "./apply.ts";
-import { type Base, Consensus, type Message, type Outgoing } from "./consensus.ts";
+import { Consensus, type Message, type Outgoing } from "./consensus.ts";
 import { Contents } from "./contents.ts";
 import { Disk } from "./disk.ts";
+import type { Base } from "./log.ts";
 import { type Address, encodeMessage } from "./messages.ts";
 import { Peers } from "./peers.ts";
 import {

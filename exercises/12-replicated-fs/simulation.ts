@@ -3,14 +3,9 @@
  * delays, loses and repeats, cuts, crashes, and a client that writes. All of it from a seed.
  */
 import { strict as assert } from "node:assert";
-import {
-  type Base,
-  Consensus,
-  type Durable,
-  type LogEntry,
-  type Message,
-  type Outgoing,
-} from "./consensus.ts";
+import { Consensus, type Durable, type Message, type Outgoing } from "./consensus.ts";
+import type { Base, LogEntry } from "./log.ts";
+import { type NetworkProfile, randomFrom, SimulatedNetwork } from "./simulated-network.ts";
 
 export interface Entry extends LogEntry {
   id: number;
@@ -19,17 +14,6 @@ type Parcel =
   | Message<Entry>
   | { kind: "ask"; from: number }
   | { kind: "whole"; base: Base; applied: number[] };
-
-/** A generator of numbers in [0, 1): mulberry32. */
-export function randomFrom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Disk extends Durable<Entry> {
   /** What the base stands for. */
@@ -54,11 +38,9 @@ class Node {
 }
 
 /** How the world is, per schedule. */
-export interface World {
+export interface World extends NetworkProfile {
   nodes: number;
   steps: number;
-  loss: number;
-  maxDelayMs: number;
   /** Of a crash, a cut or a heal, per step. */
   trouble: number;
   /** A new member comes, and members leave. */
@@ -72,10 +54,8 @@ export interface World {
 export class Simulation {
   readonly random: () => number;
   readonly world: World;
-  nowMs = 0;
+  readonly #network: SimulatedNetwork<Parcel>;
   readonly #nodes = new Map<number, Node>();
-  readonly #events: { atMs: number; run: () => void }[] = [];
-  readonly #cut = new Set<string>();
   readonly #masters = new Map<number, number>();
   readonly #written: number[] = [];
   /** The one history, as the first who applied each entry saw it. */
@@ -85,6 +65,7 @@ export class Simulation {
   constructor(seed: number, world: World) {
     this.world = world;
     this.random = randomFrom(seed);
+    this.#network = new SimulatedNetwork(this.random, world, (to, parcel) => this.#arrive(to, parcel));
     const ids = Array.from({ length: world.nodes }, (_, i) => i + 1);
     for (const id of ids) this.#nodes.set(id, new Node(id, ids, this.random));
     if (world.changesMembers) this.#nodes.set(world.nodes + 1, new Node(world.nodes + 1, [], this.random));
@@ -93,18 +74,18 @@ export class Simulation {
   /** Runs the schedule, mends everything, and checks; returns how many writes were acknowledged. */
   run(): number {
     for (let step = 0; step < this.world.steps; step++) {
-      this.#step(this.nowMs + this.random() * 40);
+      this.#step(this.#network.nowMs + this.random() * 40);
       if (this.random() < this.world.trouble) this.#trouble();
       if (this.random() < 0.3) this.#write();
       if (this.random() < 0.02) this.#compact();
       if (this.world.changesMembers && this.random() < 0.02) this.#changeMembers();
     }
-    this.#cut.clear();
+    this.#network.heal();
     for (const [id, node] of this.#nodes) if (!node.isUp) this.#restart(id);
-    const endMs = this.nowMs + 30_000;
+    const endMs = this.#network.nowMs + 30_000;
     const count = this.#written.length;
-    while (this.nowMs < endMs) {
-      this.#step(this.nowMs + 20);
+    while (this.#network.nowMs < endMs) {
+      this.#step(this.#network.nowMs + 20);
       if (this.#written.length === count && this.random() < 0.2) this.#write();
     }
     this.#checkEnd(count);
@@ -112,20 +93,9 @@ export class Simulation {
   }
 
   #step(untilMs: number): void {
-    for (const [id, node] of this.#nodes) if (node.isUp) this.#work(id, () => node.core.tick(this.nowMs));
-    while (true) {
-      this.#events.sort((a, b) => a.atMs - b.atMs);
-      const next = this.#events[0];
-      if (next === undefined || next.atMs > untilMs) break;
-      this.#events.shift();
-      this.nowMs = Math.max(this.nowMs, next.atMs);
-      next.run();
-    }
-    this.nowMs = untilMs;
-  }
-
-  #later(maxMs: number, run: () => void): void {
-    this.#events.push({ atMs: this.nowMs + this.random() * maxMs, run });
+    for (const [id, node] of this.#nodes)
+      if (node.isUp) this.#work(id, () => node.core.tick(this.#network.nowMs));
+    this.#network.runUntil(untilMs);
   }
 
   /** Something happens at a node; what came of it is saved, and then sent. */
@@ -149,7 +119,7 @@ export class Simulation {
     const { core, life } = node;
     const output = core.takeOutput();
     const [early, late] = [output.filter(isEarly), output.filter((out) => !isEarly(out))];
-    for (const { to, message } of early) this.#post(id, to, message);
+    for (const { to, message } of early) this.#network.send(id, to, message);
     const { term, votedFor, base, lastIndex, lastTerm } = core;
     const isSame =
       term === node.disk.term &&
@@ -162,23 +132,18 @@ export class Simulation {
       if (node.life !== life) return; // it crashed before: nothing of this is on disk
       if (!this.world.isForgetful) node.disk = disk;
       node.isSaving = false;
-      for (const { to, message } of late) this.#post(id, to, message);
+      for (const { to, message } of late) this.#network.send(id, to, message);
       this.#work(id, () => core.saved(lastIndex, lastTerm));
     };
     if (isSame && late.length === 0 && early.length === 0) node.isSaving = false;
-    else this.#later(isSame ? 0 : 30, finish);
+    else this.#network.later(isSame ? 0 : 30, finish);
   }
 
-  #post(from: number, to: number, parcel: Parcel): void {
-    if (this.random() < this.world.loss) return;
-    const copies = this.random() < 0.03 ? 2 : 1;
-    for (let i = 0; i < copies; i++)
-      this.#later(this.random() < 0.02 ? this.world.maxDelayMs * 20 : this.world.maxDelayMs, () => {
-        const node = this.#nodes.get(to);
-        if (!node?.isUp || this.#cut.has(`${from} ${to}`)) return;
-        this.world.breakIt?.(node.core);
-        this.#work(to, () => this.#deliver(node, parcel));
-      });
+  #arrive(to: number, parcel: Parcel): void {
+    const node = this.#nodes.get(to);
+    if (!node?.isUp) return;
+    this.world.breakIt?.(node.core);
+    this.#work(to, () => this.#deliver(node, parcel));
   }
 
   #deliver(node: Node, parcel: Parcel): void {
@@ -186,7 +151,7 @@ export class Simulation {
     if (parcel.kind === "ask") {
       const { appliedIndex: index } = node;
       const base = { index, term: core.termAt(index) ?? 0, members: membersAt(core, index) };
-      return this.#post(core.id, parcel.from, { kind: "whole", base, applied: [...node.applied] });
+      return this.#network.send(core.id, parcel.from, { kind: "whole", base, applied: [...node.applied] });
     }
     if (parcel.kind === "whole") {
       if (parcel.base.index <= core.commit) return;
@@ -195,9 +160,9 @@ export class Simulation {
       node.appliedIndex = parcel.base.index;
       return;
     }
-    core.receive(parcel, this.nowMs);
+    core.receive(parcel, this.#network.nowMs);
     if (parcel.kind === "copy" && core.master === parcel.from)
-      this.#post(core.id, parcel.from, { kind: "ask", from: core.id });
+      this.#network.send(core.id, parcel.from, { kind: "ask", from: core.id });
   }
 
   #apply(node: Node): void {
@@ -219,13 +184,13 @@ export class Simulation {
     const { core, life } = node;
     let index: number | undefined;
     this.#work(core.id, () => {
-      index = core.propose((term) => ({ term, id }), this.nowMs);
+      index = core.propose((term) => ({ term, id }), this.#network.nowMs);
     });
     const { term } = core;
     const look = () => {
       if (node.life !== life || core.role !== "master" || core.term !== term || index === undefined) return;
       if (core.commit >= index) this.#written.push(id);
-      else this.#later(100, look);
+      else this.#network.later(100, look);
     };
     look();
   }
@@ -244,7 +209,9 @@ export class Simulation {
     const wanted = members.includes(changed) ? members.filter((id) => id !== changed) : [...members, changed];
     if (wanted.length < 2 || changed === node.core.id) return;
     const id = this.#nextEntry++;
-    this.#work(node.core.id, () => node.core.propose((term) => ({ term, id, members: wanted }), this.nowMs));
+    this.#work(node.core.id, () =>
+      node.core.propose((term) => ({ term, id, members: wanted }), this.#network.nowMs),
+    );
   }
 
   #trouble(): void {
@@ -252,11 +219,8 @@ export class Simulation {
     const { core, isUp } = this.#pick();
     if (draw < 0.3 && isUp) return this.#crash(core.id);
     if (draw < 0.6 && !isUp) return this.#restart(core.id);
-    if (draw < 0.8) return this.#cut.clear();
-    for (const other of this.#nodes.keys()) {
-      if (this.random() < 0.7) this.#cut.add(`${core.id} ${other}`);
-      if (this.random() < 0.7) this.#cut.add(`${other} ${core.id}`);
-    }
+    if (draw < 0.8) return this.#network.heal();
+    this.#network.cutOff(core.id, this.#nodes.keys());
   }
 
   #crash(id: number): void {
@@ -269,7 +233,7 @@ export class Simulation {
   #restart(id: number): void {
     const node = this.#node(id);
     node.isUp = true;
-    node.core = new Consensus(id, node.disk, this.nowMs, this.random);
+    node.core = new Consensus(id, node.disk, this.#network.nowMs, this.random);
     node.applied = [...node.disk.applied];
     node.appliedIndex = node.disk.base.index;
   }

@@ -15,7 +15,8 @@ import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { Failure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
-import type { Base, Durable } from "./consensus.ts";
+import type { Durable } from "./consensus.ts";
+import type { Base } from "./log.ts";
 import {
   decodeAll,
   decodeEntry,
