@@ -12,9 +12,9 @@ export const hexOf = (bytes: Buffer): string => bytes.toString("hex");
 export const stagedAs = (item: Item): string => hexOf(item.blob.length > 0 ? item.blob : item.digest);
 
 /** A content: a file that may be moved into place, or the bytes; undefined where it cannot be had. */
-export type ContentOf = (path: string, item: Item) => Promise<string | Buffer | undefined>;
+type ContentOf = (path: string, item: Item) => Promise<string | Buffer | undefined>;
 
-export interface Folders {
+interface Folders {
   stage: string;
   asideFolder: string;
 }

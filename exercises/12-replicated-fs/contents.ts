@@ -236,7 +236,7 @@ export async function hashAndWrite(hash: Hash, file: FileHandle, data: Buffer): 
 }
 
 /** Takes chunks up to the result into a new file, which is on disk when this resolves. */
-export async function receiveFile(
+async function receiveFile(
   connection: Connection,
   to: string,
   isSynchronous: boolean,
@@ -255,9 +255,7 @@ export async function receiveFile(
   }
 }
 
-export async function readManifest(
-  connection: Connection,
-): Promise<{ state: State; items: [string, Item][] }> {
+async function readManifest(connection: Connection): Promise<{ state: State; items: [string, Item][] }> {
   const first = await nextFrame(connection);
   if (first.action !== "manifest") throw new Failure(decode(Result, first.data).text);
   const state = decode(State, first.data);

@@ -23,7 +23,7 @@ import {
 export const NO_CLUSTER = Buffer.alloc(16);
 const HANDSHAKE_MS = 5000;
 
-export const isLoopback = (address: string) => /^(127\.|::1$|::ffff:127\.|localhost$)/.test(address);
+const isLoopback = (address: string) => /^(127\.|::1$|::ffff:127\.|localhost$)/.test(address);
 
 /** The secret of --secret-file; without one an empty one, and only loopback is served. */
 export function secretOf(path: string | undefined): Buffer {
@@ -96,14 +96,14 @@ export async function admit(
   return idNode;
 }
 
-export interface Dialed {
+interface Dialed {
   connection: Connection;
   /** The server's node id and file system. */
   id: number;
   cluster: Buffer;
 }
 
-export interface DialOptions {
+interface DialOptions {
   host: string;
   port: number;
   secret: Buffer;

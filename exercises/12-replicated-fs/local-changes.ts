@@ -8,7 +8,8 @@ import { encode } from "../../shared/pdu.ts";
 import { hexOf } from "./apply.ts";
 import { snapshotFile } from "./contents.ts";
 import { type Found, hasContentOf, looksLike } from "./disk.ts";
-import { type ReplicaNode, Unavailable } from "./node.ts";
+import { Unavailable } from "./mastership.ts";
+import type { ReplicaNode } from "./node.ts";
 import {
   type Action,
   CHUNK_BYTES,
@@ -123,7 +124,7 @@ export class LocalChanges {
       .map(([path]) => path)
       .sort();
     for (const path of due) {
-      if (!this.#isOn || this.#node.tip === undefined) return;
+      if (!this.#isOn || this.#node.mastership.tip === undefined) return;
       this.#dirty.delete(path);
       try {
         await this.#look(path);
@@ -281,7 +282,7 @@ export class LocalChanges {
     const change: Change = { action, path, body, timeUs };
     const paths = [path, alsoPending];
     for (const one of paths) this.#pending.set(one, action);
-    this.#node
+    this.#node.mastership
       .write(change, true)
       .catch((error) => {
         if (!(error instanceof Unavailable)) throw error;

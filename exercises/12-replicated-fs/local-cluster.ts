@@ -79,7 +79,7 @@ export interface LocalNode {
   gate: Gate | undefined;
 }
 
-export interface ClusterOptions {
+interface ClusterOptions {
   args?: string[];
   /** A relay before each node. */
   isGated?: boolean;

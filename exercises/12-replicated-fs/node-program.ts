@@ -196,7 +196,7 @@ async function keepRegistered(node: ReplicaNode, secret: Buffer, own: Own, maste
     if (signal.aborted || isRight || identity === undefined) continue;
     try {
       const at = node.master ?? master;
-      if (node.isMaster) node.register(Buffer.from(identity.uid, "hex"), host, port, node.id);
+      if (node.isMaster) node.mastership.register(Buffer.from(identity.uid, "hex"), host, port, node.id);
       else if (at !== undefined) await register(at, secret, identity.uid, own, identity);
     } catch (error) {
       if (!isFailure(error)) throw error;

@@ -10,7 +10,7 @@ const MAX_UNSENT_BYTES = 8 * 1024 * 1024;
 
 type Member = Omit<FullMember, "uid">;
 
-export interface PeerOptions {
+interface PeerOptions {
   secret: Buffer;
   id: number;
   cluster: Buffer;

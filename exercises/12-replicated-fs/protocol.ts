@@ -21,18 +21,18 @@ import {
 } from "../../shared/pdu.ts";
 
 export const PORT = 11_200;
-export const MAX_PATH_BYTES = 4096;
+const MAX_PATH_BYTES = 4096;
 export const CHUNK_BYTES = 256 * 1024;
 /** A file up to this size travels, and is kept, in the log's entry itself. */
 export const INLINE_BYTES = 64 * 1024;
-export const MAX_DATA_BYTES = 1024 * 1024;
+const MAX_DATA_BYTES = 1024 * 1024;
 export const MAX_FRAME_BYTES = MAX_DATA_BYTES + MAX_PATH_BYTES + 16;
 /** Before somebody has proved to know the secret. */
 export const MAX_STRANGER_BYTES = 256;
 export const NONCE_BYTES = 32;
 export const REQUEST_BYTES = 8;
 
-export const ACTIONS = {
+const ACTIONS = {
   register: 0,
   remote: 1,
   copy: 2,
@@ -172,7 +172,7 @@ export const Registration = struct("Registration", {
   port: [u16, "where the others reach it"],
 });
 
-export const OPERATIONS = {
+const OPERATIONS = {
   stat: 1,
   list: 2,
   walk: 3,

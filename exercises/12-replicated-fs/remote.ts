@@ -14,7 +14,7 @@ export interface Listed {
   path: string;
   item: Item;
 }
-export interface RemoteOptions {
+interface RemoteOptions {
   /** Where to begin; the other nodes are learned from whoever answers. */
   nodes: readonly Address[];
   secret: Buffer;
@@ -26,7 +26,7 @@ export interface RemoteOptions {
 type Extra = Partial<Pick<Command, "recursive" | "mode" | "to">>;
 /** Gives the content from its beginning, as often as it is asked: a write may have to be repeated. */
 export type Source = () => AsyncIterable<Buffer>;
-export type OnChunk = (data: Buffer) => Promise<void> | void;
+type OnChunk = (data: Buffer) => Promise<void> | void;
 
 const READS: readonly Operation[] = ["stat", "list", "walk", "read", "df", "nodes"];
 const AGAIN_MS = 150;

@@ -9,8 +9,9 @@ import { decode, encode } from "../../shared/pdu.ts";
 import { digestOf } from "./apply.ts";
 import { type Found, looksLike } from "./disk.ts";
 import { admit, nextFrame } from "./link.ts";
+import { Unavailable } from "./mastership.ts";
 import { decodeMessage } from "./messages.ts";
-import { type ReplicaNode, Unavailable } from "./node.ts";
+import type { ReplicaNode } from "./node.ts";
 import {
   CHUNK_BYTES,
   Command,
@@ -27,11 +28,11 @@ import {
 import { stateFrames } from "./store.ts";
 import { write } from "./writes.ts";
 
-export type Outcome = Result["outcome"];
+type Outcome = Result["outcome"];
 const QUIET_MS = 15 * 60_000;
 const WAITING_MS = 2000;
 
-export const resultFrame = (id: number, outcome: Outcome, text = ""): Buffer =>
+const resultFrame = (id: number, outcome: Outcome, text = ""): Buffer =>
   frame(id, "result", "", encode(Result, { outcome, text }));
 
 /** Serves one connection to its end. Throws `Failure` where the peer breaks the protocol. */
@@ -48,7 +49,7 @@ export async function serveConnection(node: ReplicaNode, connection: Connection)
     if (decoded !== undefined) {
       if (peer === 0) throw new Failure(`a client sent ${got.action}`);
       node.receive(decoded.message, decoded.address);
-      if (decoded.message.kind === "acknowledge") node.settle();
+      if (decoded.message.kind === "acknowledge" && node.isMaster) node.mastership.settle();
       continue;
     }
     await answer(node, connection, got);
@@ -62,7 +63,7 @@ async function answer(node: ReplicaNode, connection: Connection, asked: Frame): 
     switch (asked.action) {
       case "register": {
         const { uid, host, port } = decode(Registration, asked.data);
-        return await say("done", String(node.register(uid, host, port, asked.idNode)));
+        return await say("done", String(node.mastership.register(uid, host, port, asked.idNode)));
       }
       case "manifest":
         for (const bytes of await manifest(node)) await connection.write(bytes);
@@ -173,7 +174,7 @@ async function command(node: ReplicaNode, connection: Connection, asked: Frame):
       if (!node.members.some((member) => member.id === id))
         throw new Failure(`there is no node ${wanted.to}`);
       if (id === node.id) throw new Failure("that is the master; stop it first");
-      await node.changeMembers(node.members.filter((member) => member.id !== id));
+      await node.mastership.changeMembers(node.members.filter((member) => member.id !== id));
       return "";
     }
     default:

@@ -238,7 +238,7 @@ export function stateFrames({ index, term }: Base, tree: Tree): Buffer[] {
   ];
 }
 
-export async function syncFolder(path: string): Promise<void> {
+async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r");
   await folder.sync().finally(() => folder.close());
 }

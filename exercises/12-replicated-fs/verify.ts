@@ -9,7 +9,7 @@ import { frame, Item, type Member, NOTHING, Result } from "./protocol.ts";
 import { itemOf } from "./session.ts";
 import { Store } from "./store.ts";
 
-export interface VerifyOptions {
+interface VerifyOptions {
   dir: string;
   state: string;
   secret: Buffer;

@@ -9,7 +9,8 @@ import { encode, type ValueOf } from "../../shared/pdu.ts";
 import { hexOf } from "./apply.ts";
 import { hashAndWrite, snapshotFile } from "./contents.ts";
 import { nextFrame } from "./link.ts";
-import { nowUs, type ReplicaNode } from "./node.ts";
+import { nowUs } from "./mastership.ts";
+import type { ReplicaNode } from "./node.ts";
 import {
   type Action,
   type Change,
@@ -41,9 +42,9 @@ const putBody = (item: Item, content: Buffer = NOTHING): Buffer =>
   encode(PutBody, { item, content } satisfies ValueOf<typeof PutBody>);
 
 function tipOf(node: ReplicaNode): Tree {
-  node.refuseUnlessWritable();
-  if (node.tip === undefined) throw new Error("a master has a tip");
-  return node.tip;
+  node.mastership.refuseUnlessWritable();
+  if (node.mastership.tip === undefined) throw new Error("a master has a tip");
+  return node.mastership.tip;
 }
 
 /** The directory in which the path is must be there. Throws `Failure` as a Unix command would. */
@@ -79,7 +80,7 @@ export async function write(
     case "touch": {
       const item = tip.get(path);
       if (item === undefined) return putFile(node, path, emptyContent(), { ...asked, mode: 0o644 });
-      return node.write(
+      return node.mastership.write(
         change(
           "metadata",
           path,
@@ -94,7 +95,7 @@ export async function write(
     case "remove":
     case "rmdir":
       checkRemoval(tip, path, asked);
-      return node.write(change("delete", path, NOTHING, request));
+      return node.mastership.write(change("delete", path, NOTHING, request));
     case "move":
       return move(node, path, asked);
     case "copy":
@@ -159,7 +160,7 @@ async function putFile(node: ReplicaNode, path: string, content: Content, asked:
   const { bytes, ...rest } = content;
   const mode = (asked.mode || before?.mode || 0o644) & 0o7777;
   const item: Item = { kind: "file", mode, mtimeUs: nowUs(), target: "", ...rest };
-  await node.write(
+  await node.mastership.write(
     change(before === undefined ? "add" : "modify", path, putBody(item, bytes), asked.request),
   );
 }
@@ -171,7 +172,7 @@ async function makeDirectory(
 ): Promise<void> {
   const tip = tipOf(node);
   const item = tip.get(path);
-  if (recursive && item?.kind === "directory") return node.confirm();
+  if (recursive && item?.kind === "directory") return node.mastership.confirm();
   if (item !== undefined) throw new Failure(`${quoted(path)} exists`);
   if (recursive && tip.get(parentOf(path)) === undefined)
     await makeDirectory(node, parentOf(path), {
@@ -182,7 +183,7 @@ async function makeDirectory(
       to: "",
     });
   checkPlace(tipOf(node), path);
-  await node.write(change("mkdir", path, putBody(directoryItem(mode || 0o755, nowUs())), request));
+  await node.mastership.write(change("mkdir", path, putBody(directoryItem(mode || 0o755, nowUs())), request));
 }
 
 function checkRemoval(tip: Tree, path: string, { operation, recursive }: Command): void {
@@ -207,7 +208,7 @@ async function move(node: ReplicaNode, from: string, { to, request }: Command): 
     throw new Failure(`${quoted(to)} is a directory${item.kind === "directory" ? " and not empty" : ""}`);
   if (there !== undefined && there.kind !== "directory" && item.kind === "directory")
     throw new Failure(`${quoted(to)} is not a directory`);
-  await node.write(change("move", from, encode(MoveBody, { to }), request));
+  await node.mastership.write(change("move", from, encode(MoveBody, { to }), request));
 }
 
 /** Copies on the master; the contents go to the others like any other. */
@@ -241,12 +242,14 @@ async function copyOne(
   if (item.kind === "directory") {
     if (there?.kind === "directory" && request === undefined) return;
     if (there?.kind !== "directory" || request !== undefined)
-      await node.write(change("mkdir", to, putBody({ ...directoryItem(item.mode, nowUs()) }), request));
+      await node.mastership.write(
+        change("mkdir", to, putBody({ ...directoryItem(item.mode, nowUs()) }), request),
+      );
     return;
   }
   if (there?.kind === "directory") throw new Failure(`${quoted(to)} is a directory`);
   const action = there === undefined ? "add" : "modify";
-  if (item.kind === "link") return node.write(change(action, to, putBody(item), request));
+  if (item.kind === "link") return node.mastership.write(change(action, to, putBody(item), request));
   const aside = node.disk.aside();
   const { digest, sizeBytes } = await snapshotFile(
     await node.disk.open(from),
@@ -259,5 +262,7 @@ async function copyOne(
     small = await file.readFile();
   }
   const { bytes, ...content } = stagedContent(node, aside, sizeBytes, digest, small);
-  await node.write(change(action, to, putBody({ ...item, mtimeUs: nowUs(), ...content }, bytes), request));
+  await node.mastership.write(
+    change(action, to, putBody({ ...item, mtimeUs: nowUs(), ...content }, bytes), request),
+  );
 }
