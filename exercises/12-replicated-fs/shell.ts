@@ -1,39 +1,18 @@
 /** The terminal's commands: those of a Unix shell, on the replicated directory. */
-import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, readdir, rename, rm, utimes } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
-import { explain, Failure, isFailure } from "../../shared/errors.ts";
-import { Progress } from "../../shared/progress.ts";
-import type { Item } from "./protocol.ts";
-import { joined, nameOf, parentOf } from "./protocol.ts";
-import { type Listed, Refused, type Remote, type Source } from "./remote.ts";
-import { isGlob, matches, quote, resolvePath, unescaped, type Word, wordsOf } from "./words.ts";
+import { basename } from "node:path";
+import { explain, Failure } from "../../shared/errors.ts";
+import { dfLines, lsLine, nodesLines, shown, statLines, treeLines } from "./listing.ts";
+import { Lookup } from "./lookup.ts";
+import { joined, nameOf } from "./protocol.ts";
+import { Refused, type Remote } from "./remote.ts";
+import { Transfers } from "./transfers.ts";
+import { matches, unescaped, type Word, wordsOf } from "./words.ts";
 
-const bigEnough = (bytes: bigint | number) => {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let value = Number(bytes);
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
-};
-const TYPES = { file: "-", directory: "d", link: "l" } as const;
-function modeText({ kind, mode }: Item): string {
-  const bits = [...(kind === "link" ? 0o777 : mode & 0o777).toString(2).padStart(9, "0")];
-  return TYPES[kind] + bits.map((bit, i) => (bit === "1" ? "rwx"[i % 3] : "-")).join("");
-}
-const timeText = ({ mtimeUs }: Item) =>
-  new Date(Number(mtimeUs / 1000n)).toISOString().slice(0, 19).replace("T", " ");
-/** A name as it may be shown: on a terminal nothing of it moves the cursor. */
-const shown = (name: string) => (/\p{Cc}/u.test(name) ? quote(name) : name);
-
-export interface Usage {
+interface Usage {
   args: string;
   does: string;
 }
-export const USAGE: Readonly<Record<string, Usage>> = {
+const USAGE: Readonly<Record<string, Usage>> = {
   ls: { args: "[-l] [-a] [PATH…]", does: "what is in a directory" },
   cd: { args: "[PATH]", does: "go to a directory" },
   pwd: { args: "", does: "where that is" },
@@ -57,28 +36,29 @@ export const USAGE: Readonly<Record<string, Usage>> = {
 };
 
 type Flags = Set<string>;
-/** What is smaller is there before anybody can look. */
-const PROGRESS_BYTES = 4 * 1024 * 1024;
 
 export class Shell {
-  folder = "";
   isOver = false;
   readonly #remote: Remote;
   readonly #out: (data: Buffer | string) => Promise<void>;
-
-  readonly #showsProgress: boolean;
+  readonly #lookup: Lookup;
+  readonly #transfers: Transfers;
 
   constructor(remote: Remote, out: (data: Buffer | string) => Promise<void>, showsProgress = false) {
     this.#remote = remote;
     this.#out = out;
-    this.#showsProgress = showsProgress;
+    this.#lookup = new Lookup(remote);
+    this.#transfers = new Transfers(remote, showsProgress);
   }
 
-  #progress(totalBytes: number): Progress {
-    return new Progress(totalBytes, 0, this.#showsProgress && totalBytes >= PROGRESS_BYTES);
+  get folder(): string {
+    return this.#lookup.folder;
   }
 
   #line = (text: string) => this.#out(`${text}\n`);
+  async #lines(lines: readonly string[]): Promise<void> {
+    for (const line of lines) await this.#line(line);
+  }
 
   /** Runs a line; throws `Failure`. */
   async run(line: string): Promise<void> {
@@ -109,26 +89,27 @@ export class Shell {
       case "ls":
         return this.#ls(flags, words);
       case "cat":
-        for (const path of await this.#paths(words, 1)) await this.#remote.read(path, this.#out);
+        for (const path of await this.#paths(words, command)) await this.#remote.read(path, this.#out);
         return;
       case "stat":
-        for (const path of await this.#paths(words, 1)) await this.#stat(path);
+        for (const path of await this.#paths(words, command))
+          await this.#lines(statLines(path, await this.#remote.stat(path)));
         return;
       case "tree":
-        for (const path of await this.#paths(words.length > 0 ? words : wordsOf("."), 1))
-          await this.#tree(path);
+        for (const path of await this.#paths(words.length > 0 ? words : wordsOf("."), command))
+          await this.#lines(treeLines(path, await this.#remote.walk(path)));
         return;
       case "mkdir":
         for (const { text } of needed(words, 1, command))
-          await this.#remote.do("mkdir", this.#resolve(text), { recursive: Number(flags.has("p")) });
+          await this.#remote.do("mkdir", this.#lookup.resolve(text), { recursive: Number(flags.has("p")) });
         return;
       case "touch":
-        for (const path of await this.#paths(words, 1, true)) await this.#remote.do("touch", path);
+        for (const path of await this.#paths(words, command, true)) await this.#remote.do("touch", path);
         return;
       case "rm":
         return this.#rm(words, recursive, flags.has("f"));
       case "rmdir":
-        for (const path of await this.#paths(words, 1)) await this.#remote.do("rmdir", path);
+        for (const path of await this.#paths(words, command)) await this.#remote.do("rmdir", path);
         return;
       case "cp":
       case "mv":
@@ -138,9 +119,9 @@ export class Shell {
       case "get":
         return this.#get(words, recursive === 1);
       case "df":
-        return this.#df();
+        return this.#lines(dfLines(await this.#remote.do("df", ""), this.#remote.address));
       case "nodes":
-        return this.#nodes();
+        return this.#lines(nodesLines(await this.#remote.do("nodes", "")));
       case "forget":
         return void (await this.#remote.do("forget", "", { to: needed(words, 1, command)[0]?.text ?? "" }));
       case "help":
@@ -152,103 +133,40 @@ export class Shell {
     }
   }
 
-  #resolve(path: string): string {
-    return resolvePath(this.folder, path);
-  }
-
-  /** The paths that the words name, globs expanded. Throws `Failure` where a glob fits nothing. */
-  async #paths(words: readonly Word[], atLeast: number, mayBeMissing = false): Promise<string[]> {
-    const paths: string[] = [];
-    for (const word of needed(words, atLeast, "this command")) {
-      const found = isGlob(word.pattern) ? await this.#expand(word.pattern) : [this.#resolve(word.text)];
-      if (found.length === 0 && !mayBeMissing) throw new Failure(`${word.text}: nothing is called so`);
-      paths.push(...(found.length === 0 ? [this.#resolve(word.text)] : found));
-    }
-    return paths;
-  }
-
-  async #expand(pattern: string): Promise<string[]> {
-    let bases = [pattern.startsWith("/") ? "" : this.folder];
-    for (const part of pattern.split("/").filter((part) => part !== "")) {
-      if (!isGlob(part)) {
-        bases = bases.map((base) => resolvePath(base, unescaped(part)));
-        continue;
-      }
-      const next: string[] = [];
-      for (const base of bases) next.push(...(await this.#matching(base, part)));
-      bases = next;
-    }
-    const isThere = await Promise.all(
-      bases.map((base) => (pattern.endsWith("*") ? true : this.#exists(base))),
-    );
-    return bases.filter((_, i) => isThere[i]);
-  }
-  async #matching(base: string, part: string): Promise<string[]> {
-    const listed = await this.#remote.list(base).catch(noneWhereRefused);
-    return listed
-      .slice(1)
-      .map(({ path }) => path)
-      .filter((path) => matches(part, nameOf(path)));
-  }
-  #exists(path: string): Promise<boolean> {
-    return this.#remote.stat(path).then(
-      () => true,
-      (error) => {
-        if (error instanceof Refused) return false;
-        throw error;
-      },
-    );
+  /** One path at least, else it throws `Failure`. */
+  #paths(words: readonly Word[], command: string, mayBeMissing = false): Promise<string[]> {
+    return this.#lookup.paths(needed(words, 1, command), mayBeMissing);
   }
 
   async #cd(words: Word[]): Promise<void> {
-    const [path = ""] = words.length === 0 ? [""] : await this.#paths(words, 1);
+    const [path = ""] = words.length === 0 ? [""] : await this.#paths(words, "cd");
     if ((await this.#remote.stat(path)).kind !== "directory")
       throw new Failure(`/${path} is not a directory`);
-    this.folder = path;
+    this.#lookup.folder = path;
   }
 
   async #ls(flags: Flags, words: Word[]): Promise<void> {
-    const paths = words.length === 0 ? [this.folder] : await this.#paths(words, 1);
+    const paths = words.length === 0 ? [this.folder] : await this.#paths(words, "ls");
     const lists = [];
     for (const path of paths) lists.push(await this.#remote.list(path));
+    const isLong = flags.has("l");
     const isHidden = (path: string) => nameOf(path).startsWith(".") && !flags.has("a");
     const files = lists.filter(([first]) => first?.item.kind !== "directory").flat();
-    for (const one of files)
-      await this.#listed(
-        one,
-        one.path.startsWith(`${this.folder}/`) && this.folder !== ""
-          ? one.path.slice(this.folder.length + 1)
-          : one.path,
-        flags,
-      );
+    const below = this.folder === "" ? "" : `${this.folder}/`;
+    for (const { path, item } of files)
+      await this.#line(lsLine(item, path.startsWith(below) ? path.slice(below.length) : path, isLong));
     for (const [first, ...rest] of lists.filter(([first]) => first?.item.kind === "directory")) {
       if (lists.length > 1)
         await this.#line(`${files.length > 0 || first !== lists[0]?.[0] ? "\n" : ""}/${first?.path}:`);
-      for (const one of rest) if (!isHidden(one.path)) await this.#listed(one, nameOf(one.path), flags);
+      for (const { path, item } of rest)
+        if (!isHidden(path)) await this.#line(lsLine(item, nameOf(path), isLong));
     }
-  }
-  async #listed({ item }: Listed, name: string, flags: Flags): Promise<void> {
-    if (!flags.has("l")) return this.#line(shown(name));
-    const target = item.kind === "link" ? ` -> ${shown(item.target)}` : "";
-    await this.#line(
-      `${modeText(item)} ${String(item.sizeBytes).padStart(11)} ${timeText(item)} ${shown(name)}${target}`,
-    );
-  }
-
-  async #stat(path: string): Promise<void> {
-    const item = await this.#remote.stat(path);
-    const { kind, mode, sizeBytes, digest, target } = item;
-    await this.#line(
-      `path      /${shown(path)}\nkind      ${kind}\nmode      ${mode.toString(8).padStart(4, "0")} ${modeText(item)}\nmodified  ${timeText(item)} UTC`,
-    );
-    if (kind === "file")
-      await this.#line(`size      ${sizeBytes} bytes\nSHA-256   ${digest.toString("hex")}`);
-    if (kind === "link") await this.#line(`target    ${shown(target)}`);
   }
 
   async #find(words: readonly Word[]): Promise<void> {
     const [first, ...others] = words;
-    const from = first === undefined || first.text.startsWith("-") ? this.folder : this.#resolve(first.text);
+    const from =
+      first === undefined || first.text.startsWith("-") ? this.folder : this.#lookup.resolve(first.text);
     const tests = from === this.folder && first?.text.startsWith("-") ? words : others;
     const value = (name: string) => tests[tests.findIndex(({ text }) => text === name) + 1];
     const name = tests.some(({ text }) => text === "-name") ? value("-name") : undefined;
@@ -264,26 +182,8 @@ export class Shell {
     }
   }
 
-  async #tree(from: string): Promise<void> {
-    const all = await this.#remote.walk(from);
-    await this.#line(`/${shown(from)}`);
-    const last = new Map(all.map(({ path }) => [parentOf(path), path]));
-    const counts = { file: 0, directory: 0, link: 0 };
-    for (const { path, item } of all.slice(1)) {
-      counts[item.kind]++;
-      let stem = "";
-      for (let at = parentOf(path); at !== from; at = parentOf(at))
-        stem = (last.get(parentOf(at)) === at ? "    " : "│   ") + stem;
-      const target = item.kind === "link" ? ` -> ${shown(item.target)}` : "";
-      await this.#line(
-        `${stem}${last.get(parentOf(path)) === path ? "└── " : "├── "}${shown(nameOf(path))}${target}`,
-      );
-    }
-    await this.#line(`${counts.directory} directories, ${counts.file + counts.link} files`);
-  }
-
   async #rm(words: Word[], recursive: number, isForced: boolean): Promise<void> {
-    for (const path of await this.#paths(words, 1, isForced)) {
+    for (const path of await this.#paths(words, "rm", isForced)) {
       const removed = this.#remote.do("remove", path, { recursive });
       await (isForced ? removed.catch(noneWhereMissing) : removed);
     }
@@ -301,8 +201,8 @@ export class Shell {
 
   async #transfer(command: "cp" | "mv", words: Word[], recursive: number): Promise<void> {
     needed(words, 2, command);
-    const from = await this.#paths(words.slice(0, -1), 1);
-    const to = this.#resolve(words.at(-1)?.text ?? "");
+    const from = await this.#paths(words.slice(0, -1), command);
+    const to = this.#lookup.resolve(words.at(-1)?.text ?? "");
     for (const [path, target] of await this.#targets(from, to))
       await this.#remote.do(command === "cp" ? "copy" : "move", path, { to: target, recursive });
   }
@@ -311,97 +211,14 @@ export class Shell {
     const local = needed(words, 2, "put")
       .slice(0, -1)
       .map(({ text }) => text);
-    const to = this.#resolve(words.at(-1)?.text ?? "");
+    const to = this.#lookup.resolve(words.at(-1)?.text ?? "");
     for (const [path, target] of await this.#targets(local, to))
-      await this.#putOne(path, target, isRecursive);
+      await this.#transfers.put(path, target, isRecursive);
   }
-  async #putOne(local: string, to: string, isRecursive: boolean): Promise<void> {
-    const found = await lstat(local).catch((error) => {
-      throw new Failure(`cannot read ${local}`, { cause: error });
-    });
-    if (found.isDirectory()) {
-      if (!isRecursive) throw new Failure(`${local} is a directory; put -r copies it`);
-      await this.#remote.do("mkdir", to, { recursive: 1, mode: found.mode & 0o777 });
-      for (const name of await readdir(local)) await this.#putOne(join(local, name), joined(to, name), true);
-      return;
-    }
-    const start = () => this.#progress(found.size);
-    const source: Source = async function* () {
-      const progress = start();
-      try {
-        for await (const data of createReadStream(local, { highWaterMark: 256 * 1024 })) {
-          yield data;
-          progress.advance(data.length);
-        }
-      } finally {
-        progress.end();
-      }
-    };
-    await this.#remote.write(to, source, found.mode & 0o777);
-  }
-
   async #get(words: Word[], isRecursive: boolean): Promise<void> {
     needed(words, 2, "get");
-    const to = words.at(-1)?.text ?? "";
-    const isFolder = await lstat(to).then(
-      (found) => found.isDirectory(),
-      () => false,
-    );
-    const paths = await this.#paths(words.slice(0, -1), 1);
-    if (paths.length > 1 && !isFolder) throw new Failure(`${to} is not a directory`);
-    for (const path of paths) await this.#getOne(path, isFolder ? join(to, nameOf(path)) : to, isRecursive);
-  }
-  async #getOne(path: string, to: string, isRecursive: boolean): Promise<void> {
-    const item = await this.#remote.stat(path);
-    if (item.kind === "link") throw new Failure(`/${path} is a link to ${item.target}; get its target`);
-    if (item.kind === "directory") {
-      if (!isRecursive) throw new Failure(`/${path} is a directory; get -r copies it`);
-      await mkdir(to, { recursive: true });
-      for (const one of (await this.#remote.list(path)).slice(1))
-        if (one.item.kind !== "link") await this.#getOne(one.path, join(to, nameOf(one.path)), true);
-      return;
-    }
-    const aside = join(dirname(to), `.${basename(to)}.${process.pid}.part`);
-    const file = await open(aside, "w", item.mode & 0o777).catch((error) => {
-      throw new Failure(`cannot write ${to}`, { cause: error });
-    });
-    const progress = this.#progress(Number(item.sizeBytes));
-    try {
-      await this.#remote
-        .read(path, async (data) => {
-          await file.write(data);
-          progress.advance(data.length);
-        })
-        .finally(() => file.close());
-      await utimes(aside, new Date(), Number(item.mtimeUs) / 1e6);
-      await rename(aside, to);
-    } catch (error) {
-      await rm(aside, { force: true });
-      throw error;
-    } finally {
-      progress.end();
-    }
-  }
-
-  async #df(): Promise<void> {
-    const [size, free, paths] = (await this.#remote.do("df", "")).split("\t").map(Number);
-    await this.#line(`${"size".padStart(10)} ${"free".padStart(10)} ${"paths".padStart(8)}  node`);
-    await this.#line(
-      `${bigEnough(size ?? 0).padStart(10)} ${bigEnough(free ?? 0).padStart(10)} ${String(paths).padStart(8)}  ${this.#remote.address}`,
-    );
-  }
-
-  async #nodes(): Promise<void> {
-    const [head = "", ...lines] = (await this.#remote.do("nodes", "")).split("\n");
-    await this.#line(head.replaceAll("\t", ", "));
-    await this.#line("node  address                role     entries  lags  heard");
-    for (const line of lines) {
-      const [id = "", address = "", role = "", match = "", lag = "", heard = ""] = line.split("\t");
-      const isLost = Number(heard) > 1500;
-      await this.#line(
-        `${id.padEnd(5)} ${address.padEnd(22)} ${role.padEnd(8)} ${match.padStart(7)} ${lag.padStart(5)}  ${heard === "?" ? "?" : `${heard} ms ago${isLost ? ", lost" : ""}`}`,
-      );
-    }
+    const paths = await this.#paths(words.slice(0, -1), "get");
+    await this.#transfers.getAll(paths, words.at(-1)?.text ?? "", isRecursive);
   }
 
   /** What may stand in place of the last word: commands, or remote names. For readline. */
@@ -416,23 +233,7 @@ export class Shell {
           .map((name) => `${name} `),
         typed,
       ];
-    const text = last?.text ?? "";
-    const slash = text.lastIndexOf("/") + 1;
-    const start = text.slice(slash);
-    const listed = await this.#remote
-      .list(resolvePath(this.folder, text.slice(0, slash) || "."))
-      .catch(noneWhereFailed);
-    const hits = listed.slice(1).filter(({ path }) => {
-      const name = nameOf(path);
-      return name.startsWith(start) && (!name.startsWith(".") || start.startsWith("."));
-    });
-    return [
-      hits.map(
-        ({ path, item }) =>
-          quote(text.slice(0, slash) + nameOf(path)) + (item.kind === "directory" ? "/" : " "),
-      ),
-      typed,
-    ];
+    return [await this.#lookup.completions(last?.text ?? ""), typed];
   }
 }
 
@@ -440,14 +241,6 @@ function needed(words: readonly Word[], atLeast: number, command: string): reado
   if (words.length >= atLeast) return words;
   throw new Failure(`${command}: something is missing: ${command} ${USAGE[command]?.args ?? ""}`);
 }
-const noneWhereRefused = (error: unknown): Listed[] => {
-  if (error instanceof Refused) return [];
-  throw error;
-};
-const noneWhereFailed = (error: unknown): Listed[] => {
-  if (isFailure(error)) return [];
-  throw error;
-};
 const noneWhereMissing = (error: unknown): string => {
   if (error instanceof Refused && /no such file/.test(explain(error))) return "";
   throw error;
