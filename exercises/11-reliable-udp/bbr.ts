@@ -35,7 +35,7 @@ export class Bbr implements Congestion {
   mode: Mode = "startup";
   minRttMs = Infinity;
   packetBytes: number;
-  #minRttAtMs = 0;
+  #minRttAtMs = Infinity;
   /** The best sample of each of the last rounds. */
   #rates: { round: number; atMs: number; bytesPerMs: number }[] = [];
   #round = 0;
@@ -107,17 +107,19 @@ export class Bbr implements Congestion {
   }
 
   #takeRate({ rate, nowMs }: AckEvent): void {
+    // What the sender held back says nothing against what is known, however old that is.
+    const isHeldBack = rate.isAppLimited || this.mode === "probe RTT";
+    if (isHeldBack && rate.bytesPerMs <= this.#rate) return;
     this.#rates = this.#rates.filter(
       ({ round, atMs }) => round > this.#round - RATE_ROUNDS || atMs > nowMs - RATE_VALID_MS,
     );
-    if (rate.isAppLimited && rate.bytesPerMs <= this.#rate) return;
     // A maximum over a sliding window: what is smaller and older than a sample will never be the maximum again.
     while ((this.#rates.at(-1)?.bytesPerMs ?? Infinity) <= rate.bytesPerMs) this.#rates.pop();
     this.#rates.push({ round: this.#round, atMs: nowMs, bytesPerMs: rate.bytesPerMs });
   }
 
   #lookWhetherFull({ rate }: AckEvent): void {
-    if (this.#isFull || rate.isAppLimited) return;
+    if (this.mode !== "startup" || this.#isFull || rate.isAppLimited) return;
     if (this.#rate >= this.#fullRate * FULL_GROWTH) {
       this.#fullRate = this.#rate;
       this.#fullRounds = 0;
@@ -138,6 +140,7 @@ export class Bbr implements Congestion {
         this.#probeRttUntilMs = nowMs + Math.max(PROBE_RTT_MS, this.minRttMs);
     } else if (nowMs >= this.#probeRttUntilMs) {
       this.#minRttAtMs = nowMs;
+      this.#rates = [{ round: this.#round, atMs: nowMs, bytesPerMs: this.#rate }];
       if (this.#isFull) this.#cruise(nowMs);
       else this.mode = "startup";
     }
