@@ -109,6 +109,17 @@ test("the challenge acknowledges the open: the client has a round-trip time befo
   assert.equal(client.flight.rtt.smoothedMs, 2 * PATH.delayMs);
 });
 
+test("an accept that was lost comes again when the open does, not only after the second that a server waits which knows no round trip", () => {
+  const { simulation, client } = reading();
+  const losing = { ...PATH, loss: 1 };
+  simulation.at(3 * PATH.delayMs - 1, () => Object.assign(simulation.links, { toClient: losing }));
+  simulation.at(3 * PATH.delayMs + 1, () => Object.assign(simulation.links, { toClient: PATH }));
+  simulation.run(5 * PATH.delayMs);
+  assert.equal(client.state, "opening");
+  simulation.run(400);
+  assert.equal(client.state, "open");
+});
+
 test("into silence go two packets at a time, after ever longer, but at least every 2 s", () => {
   const sentMs: number[] = [];
   const { simulation, client, read } = reading({}, ({ atMs, toServer }) => {

@@ -226,7 +226,9 @@ export class Connection {
         return this.#onDone();
       case "error":
         return this.#end(undefined, new Failure(message.reason));
-      case "open":
+      case "open": // again: the answer may be lost, and how long to wait for word of it nobody knows yet
+        if (!this.flight.rtt.isKnown && this.flight.sent.inFlight > 0) this.flight.probesDue = 1;
+        return;
       case "echo":
       case "probe":
         return; // the endpoint's concern, or nothing but an acknowledgement is wanted

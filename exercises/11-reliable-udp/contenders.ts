@@ -6,6 +6,8 @@ import { type Running, runTool, start } from "../../shared/running.ts";
 
 const BLOB = "exercises/11-reliable-udp/blob.ts";
 const BLOB_BYTES = 1_000_000_000;
+/** With IP's and UDP's headers 1,500, as TCP's segments have: the link counts those too. TCP is told by the device, ours probes. */
+const DATAGRAM_BYTES = 1472;
 
 export interface Contender {
   name: string;
@@ -53,7 +55,8 @@ export function at({ wrapper }: NamespaceEnd, command: readonly string[]) {
 
 export async function serve(link: NamespaceLink, { transport, congestion }: Contender): Promise<Running> {
   const { wrapper, address } = link.server;
-  const own = transport === "rudp" ? ["--congestion", congestion, "--samples", "yes"] : [];
+  const sender = ["--congestion", congestion, "--samples", "yes", "--mtu", DATAGRAM_BYTES];
+  const own = transport === "rudp" ? sender : [];
   const args = [
     "serve",
     "--transport",
@@ -97,6 +100,7 @@ export async function goodput(
 ): Promise<number> {
   await chooseCongestion(link, contender);
   const args = ["fetch", "--transport", contender.transport, "--bytes", BLOB_BYTES, "--seconds", seconds];
+  if (contender.transport === "rudp") args.push("--mtu", DATAGRAM_BYTES);
   const [result] = await client(link, server, args);
   const { bytes = Number.NaN, ms = Number.NaN } = result ?? {};
   if (Number.isNaN(bytes / ms)) throw new Failure(`no result: ${args.join(" ")}`);

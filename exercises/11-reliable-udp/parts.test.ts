@@ -247,6 +247,37 @@ describe("congestion control", () => {
     assert.equal(bbr.windowBytes, 4800);
   });
 
+  test("bbr looks for a shorter round trip after 10 s without one, and afterwards goes on as before", () => {
+    const bbr = new Bbr(1200);
+    let nowMs = 1e6; // whatever the clock shows at first
+    let delivered = 0;
+    const modes = new Set<string>();
+    const run = (untilMs: number, bytesPerMs: number, inFlightBytes: number, isAppLimited = false) => {
+      for (; nowMs < untilMs; nowMs += 101) {
+        delivered += 100_000;
+        const rate = { bytesPerMs, isAppLimited, priorDelivered: delivered - 100_000 };
+        bbr.onAck(
+          ack({ nowMs, rtt: later, delivered, rate, inFlightBytes, priorInFlightBytes: inFlightBytes }),
+        );
+        modes.add(bbr.mode);
+      }
+    };
+    const later = new RttEstimator();
+    later.update(100, 0);
+    run(1_001_000, 1000, 50_000);
+    later.update(110, 0);
+    run(1_010_000, 1000, 100_000);
+    assert.deepEqual([...modes], ["startup", "cruise"]);
+    assert.equal(bbr.minRttMs, 100);
+    run(1_011_500, 1000, 100_000);
+    assert.deepEqual([bbr.mode, bbr.minRttMs, bbr.windowBytes], ["probe RTT", 110, 4800]);
+    run(nowMs + 150, 10, 4800);
+    assert.equal(bbr.mode, "probe RTT");
+    run(nowMs + 2000, 10, 4800, true);
+    assert.equal(bbr.mode, "cruise");
+    assert.ok(bbr.windowBytes > 2 * 1000 * 110, `${bbr.windowBytes}: the rate is remembered`);
+  });
+
   test("the delivery rate is the slower of sending and acknowledging", () => {
     const rate = new DeliveryRate();
     const first = { sentMs: 0, rate: rate.onSend(0, true) };

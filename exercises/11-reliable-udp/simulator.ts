@@ -22,6 +22,8 @@ export interface SimulationOptions {
   connection: ConnectionOptions;
   /** Machines so busy that a process gets its turn only once in so long, for what has come and for its timers. */
   turnMs?: number;
+  /** What the clock shows at first: a server may have been up for long. */
+  startMs?: number;
   onPassage?: (passage: Passage) => void;
 }
 
@@ -44,7 +46,7 @@ export function randomOf(seed: number): (size: number) => Buffer {
 
 /** One server and any number of clients, which share the link in each direction. */
 export class Simulation {
-  nowMs = 0;
+  nowMs: number;
   readonly server: Endpoint;
   /** Links can be changed while it runs. */
   readonly links: { toServer: LinkProfile; toClient: LinkProfile };
@@ -56,6 +58,7 @@ export class Simulation {
 
   constructor(options: SimulationOptions, onOpen: (connection: Connection, token: Buffer) => void) {
     this.#options = options;
+    this.nowMs = options.startMs ?? 0;
     this.links = { toServer: options.toServer, toClient: options.toClient };
     this.server = new Endpoint({
       connection: options.connection,

@@ -5,7 +5,15 @@ import type { LinkProfile } from "../../shared/link.ts";
 import type { CongestionName } from "./congestion.ts";
 import { Connection, type ConnectionOptions, DEFAULTS } from "./connection.ts";
 import { unseal } from "./protocol.ts";
-import { type Passage, randomOf, Simulation, serveFrom, type Transfer, transferOf } from "./simulator.ts";
+import {
+  type Passage,
+  randomOf,
+  Simulation,
+  type SimulationOptions,
+  serveFrom,
+  type Transfer,
+  transferOf,
+} from "./simulator.ts";
 
 const bytesOf = (seed: number, size: number) =>
   Buffer.concat(
@@ -415,18 +423,29 @@ describe("congestion control in the simulator", () => {
   function filled(rate: number, rttMs: number, loss: number, turnMs?: number): number {
     const fromMs = Math.min(2000, 2.5e10 / rate);
     const untilMs = fromMs + Math.min(6000, 2.5e10 / rate);
+    return used(rate, rttMs, loss, fromMs, untilMs, turnMs === undefined ? {} : { turnMs });
+  }
+  function used(
+    rate: number,
+    rttMs: number,
+    loss: number,
+    fromMs: number,
+    untilMs: number,
+    clocks: Pick<SimulationOptions, "turnMs" | "startMs">,
+  ): number {
+    const { startMs = 0 } = clocks;
     const file = Buffer.alloc((rate * untilMs) / 1000);
     const transfers = new Map<string, Transfer>();
     const ends = { delayMs: rttMs / 2, loss };
     const link = { ...ends, rateBytesPerSecond: rate, queueBytes: Math.max(30_000, (rate * rttMs) / 1000) };
     const simulation = new Simulation(
-      { seed: 4, toServer: ends, toClient: link, connection: DEFAULTS, ...(turnMs ? { turnMs } : {}) },
+      { seed: 4, toServer: ends, toClient: link, connection: DEFAULTS, ...clocks },
       serveFrom(() => file, transfers),
     );
     const flow = transferOf(simulation, transfers, { request: "get", name: "file", file, port: 5000 });
-    simulation.run(fromMs);
+    simulation.run(startMs + fromMs);
     const before = flow.receivedBytes;
-    simulation.run(untilMs);
+    simulation.run(startMs + untilMs);
     return ((flow.receivedBytes - before) * 1000) / (rate * (untilMs - fromMs));
   }
 
@@ -442,6 +461,21 @@ describe("congestion control in the simulator", () => {
       for (const share of lossy) assert.ok(share >= 0.85, `${share}`);
     });
   }
+
+  test("at a server that has been up for an hour a transfer begins at once, as at a fresh one", (t) => {
+    const hour = { startMs: 3_600_000, turnMs: 1 };
+    const cases = [
+      [1_000_000, 100, 0, 3000, 0.78],
+      [1_000_000, 20, 0.05, 3000, 0.88],
+      [25_000_000, 20, 0, 2000, 0.85],
+      [25_000_000, 20, 0.01, 2000, 0.8],
+    ] as const;
+    for (const [rate, rttMs, loss, untilMs, least] of cases) {
+      const share = used(rate, rttMs, loss, 0, untilMs, hour);
+      t.diagnostic(`${rate / 1e6} MB/s, RTT ${rttMs} ms, loss ${loss * 100} %: ${share.toFixed(3)}`);
+      assert.ok(share >= least, `${rate} bytes/s, RTT ${rttMs} ms, loss ${loss}: ${share}`);
+    }
+  });
 
   test("machines so busy that each program runs once in 20, 30 or 50 ms do not talk bbr into a slow path", (t) => {
     const cases = [
