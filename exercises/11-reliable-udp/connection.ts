@@ -226,8 +226,8 @@ export class Connection {
         return this.#onDone();
       case "error":
         return this.#end(undefined, new Failure(message.reason));
-      case "open": // again: the answer may be lost, and how long to wait for word of it nobody knows yet
-        if (!this.flight.rtt.isKnown && this.flight.sent.inFlight > 0) this.flight.probesDue = 1;
+      case "open": // again: the answer may be lost, and how long to wait for word of it is not known yet
+        if (this.flight.sent.inFlight > 0) this.flight.probesDue = 1;
         return;
       case "echo":
       case "probe":

@@ -247,35 +247,49 @@ describe("congestion control", () => {
     assert.equal(bbr.windowBytes, 4800);
   });
 
-  test("bbr looks for a shorter round trip after 10 s without one, and afterwards goes on as before", () => {
-    const bbr = new Bbr(1200);
-    let nowMs = 1e6; // whatever the clock shows at first
+  /** A round each 101 ms, at a round-trip time of `rttMs`. */
+  function rounds(bbr: Bbr, nowMs: number) {
     let delivered = 0;
-    const modes = new Set<string>();
-    const run = (untilMs: number, bytesPerMs: number, inFlightBytes: number, isAppLimited = false) => {
-      for (; nowMs < untilMs; nowMs += 101) {
-        delivered += 100_000;
-        const rate = { bytesPerMs, isAppLimited, priorDelivered: delivered - 100_000 };
-        bbr.onAck(
-          ack({ nowMs, rtt: later, delivered, rate, inFlightBytes, priorInFlightBytes: inFlightBytes }),
-        );
-        modes.add(bbr.mode);
+    return (count: number, rttMs: number, bytesPerMs: number, inFlightBytes: number, isAppLimited = false) => {
+      const rtt = new RttEstimator();
+      rtt.update(rttMs, 0);
+      for (let i = 0; i < count; i++) {
+        nowMs += 101;
+        delivered += 1000;
+        const rate = { bytesPerMs, isAppLimited, priorDelivered: delivered - 1000 };
+        bbr.onAck(ack({ nowMs, rtt, delivered, rate, inFlightBytes, priorInFlightBytes: inFlightBytes }));
       }
     };
-    const later = new RttEstimator();
-    later.update(100, 0);
-    run(1_001_000, 1000, 50_000);
-    later.update(110, 0);
-    run(1_010_000, 1000, 100_000);
-    assert.deepEqual([...modes], ["startup", "cruise"]);
-    assert.equal(bbr.minRttMs, 100);
-    run(1_011_500, 1000, 100_000);
-    assert.deepEqual([bbr.mode, bbr.minRttMs, bbr.windowBytes], ["probe RTT", 110, 4800]);
-    run(nowMs + 150, 10, 4800);
-    assert.equal(bbr.mode, "probe RTT");
-    run(nowMs + 2000, 10, 4800, true);
+  }
+
+  test("bbr looks for a shorter round trip after 10 s without one, and afterwards goes on as before", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 1e6); // whatever the clock shows at first
+    run(10, 100, 1000, 50_000);
     assert.equal(bbr.mode, "cruise");
-    assert.ok(bbr.windowBytes > 2 * 1000 * 110, `${bbr.windowBytes}: the rate is remembered`);
+    run(80, 110, 1000, 100_000);
+    assert.deepEqual([bbr.mode, bbr.minRttMs], ["cruise", 100]);
+    run(25, 110, 1000, 100_000);
+    assert.deepEqual([bbr.mode, bbr.minRttMs, bbr.windowBytes], ["probe RTT", 110, 4800]);
+    run(20, 110, 500, 100_000); // until what is under way has arrived
+    run(2, 105, 10, 4800);
+    assert.equal(bbr.mode, "probe RTT");
+    run(1, 105, 10, 4800);
+    assert.deepEqual([bbr.mode, bbr.minRttMs], ["cruise", 105]);
+    run(5, 105, 10, 4800); // sent before
+    assert.ok(bbr.windowBytes > 2 * 1000 * 105, `${bbr.windowBytes}: what the path delivers was forgotten`);
+  });
+
+  test("bbr that has nothing to send learns nothing: not that the path is full, nor that it is slow", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 0);
+    run(1, 100, 1000, 50_000);
+    run(101, 110, 10, 9000, true);
+    assert.equal(bbr.mode, "probe RTT"); // the clock of the shortest round trip goes on
+    run(10, 110, 10, 9000);
+    run(3, 110, 10, 1200);
+    assert.equal(bbr.mode, "startup");
+    assert.ok(bbr.windowBytes > 2 * 1000 * 100, `${bbr.windowBytes}`);
   });
 
   test("the delivery rate is the slower of sending and acknowledging", () => {
