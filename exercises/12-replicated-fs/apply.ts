@@ -51,8 +51,7 @@ export class Applier {
     if (action === "delete") this.#delete(path, isOurs);
     if (action === "move") this.#move(path, moveOf(entry), isOurs);
     const item = this.tree.get(path);
-    const found = this.disk.find(path);
-    if (action === "metadata" && item && found?.kind === item.kind && !isOurs)
+    if (action === "metadata" && item && !isOurs && this.disk.find(path)?.kind === item.kind)
       this.disk.setMetadata(path, { ...item, ...decode(MetadataBody, entry.body) });
     this.tree.apply(entry);
     if (isOurs) return;
@@ -64,14 +63,10 @@ export class Applier {
     const { path } = entry;
     const { item, content } = putOf(entry);
     const before = this.tree.get(path);
-    const found = this.disk.find(path);
     const staged = item.kind === "file" && item.blob.length > 0 ? this.staged(item) : undefined;
-    const isThere = hasContentOf(found, item) && (isOurs || item.kind !== "file" || item.blob.length > 0);
-    if (isOurs || (isThere && staged === undefined)) {
-      if (staged !== undefined) rmSync(staged);
-      if (!isOurs) this.disk.setMetadata(path, item);
-      return;
-    }
+    if (isOurs) return void (staged !== undefined && rmSync(staged));
+    const mayBeThere = staged === undefined && (item.kind !== "file" || item.blob.length > 0);
+    if (mayBeThere && hasContentOf(this.disk.find(path), item)) return this.disk.setMetadata(path, item);
     if (this.tree.get(parentOf(path))?.kind !== "directory") return;
     this.#makeWay(path);
     this.#makeRoom(path, before, item);

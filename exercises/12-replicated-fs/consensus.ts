@@ -46,6 +46,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
   #electionMs = 0;
   #heardMasterMs = Number.NEGATIVE_INFINITY;
   #heartbeatMs = 0;
+  #nowMs: number;
   /** Up to here the log is the master's. */
   #agreed = 0;
   #output: Outgoing<E>[] = [];
@@ -63,6 +64,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     this.votedFor = durable.votedFor;
     this.#random = random;
     this.#electionAfterMs = electionAfterMs;
+    this.#nowMs = nowMs;
     this.#restartElection(nowMs);
     if (this.members.every((member) => member === id)) this.#electionMs = nowMs; // alone: there is nobody to wait for
   }
@@ -73,11 +75,13 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
 
   /** Messages to be sent, once the state is saved. */
   takeOutput(): Outgoing<E>[] {
+    if (this.role === "master") this.followers.appendToAll(this.#others(), this.#nowMs, false);
     return this.#output.splice(0);
   }
 
   /** Time has passed. */
   tick(nowMs: number): void {
+    this.#nowMs = nowMs;
     if (this.role === "master") {
       const heard = this.members.filter(
         (id) =>
@@ -85,7 +89,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
       );
       const isRemoved = !this.members.includes(this.id) && this.mayChangeMembers;
       if (heard.length < this.majority || isRemoved) return this.#stepDown(this.term, nowMs, 0);
-      if (nowMs >= this.#heartbeatMs) this.#appendToAll(nowMs, true);
+      if (nowMs >= this.#heartbeatMs) this.#beat(nowMs);
       return;
     }
     if (nowMs >= this.#electionMs && this.members.includes(this.id)) this.#campaign(nowMs, true);
@@ -94,8 +98,8 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
   /** A master's new entry, made for its term; its index, or undefined where this is not the master. */
   propose(make: (term: number) => E, nowMs: number): number | undefined {
     if (this.role !== "master") return undefined;
-    this.log.push(make(this.term));
-    this.#appendToAll(nowMs, false);
+    this.append(make(this.term));
+    this.#nowMs = nowMs;
     return this.lastIndex;
   }
 
@@ -125,6 +129,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
   }
 
   receive(message: Message<E>, nowMs: number): void {
+    this.#nowMs = nowMs;
     if (message.kind === "candidate") return this.#onCandidate(message, nowMs);
     // A vote on trial names a term that nobody has begun.
     const isTrial = message.kind === "vote" && message.isTrial && message.granted;
@@ -196,24 +201,17 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     const follower = this.followers.get(message.from);
     if (this.role !== "master" || message.term !== this.term || follower === undefined) return;
     follower.heardMs = nowMs;
-    if (!message.accepted) {
-      follower.onRefusal(message.match);
-      return this.followers.appendTo(message.from, follower, nowMs, false);
-    }
-    if (!follower.onAcceptance(message.match)) return;
-    this.#advance();
-    if (follower.next <= this.lastIndex) this.followers.appendTo(message.from, follower, nowMs, false);
+    if (!message.accepted) follower.onRefusal(message.match);
+    else if (follower.onAcceptance(message.match)) this.#advance();
   }
 
   /** An entry of this term that a majority has on disk is committed, and with it all before it (Raft, §5.4.2). */
   #advance(): void {
-    const before = this.commit;
     const matches = this.members.map((id) =>
       id === this.id ? this.savedIndex : (this.followers.get(id)?.match ?? 0),
     );
     const held = matches.toSorted((a, b) => b - a)[this.majority - 1] ?? 0;
     if (held > this.commit && this.termAt(held) === this.term) this.commit = held;
-    if (this.commit > before) this.#heartbeatMs = 0; // the others learn of it at once
   }
 
   #campaign(nowMs: number, isTrial: boolean): void {
@@ -241,7 +239,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     this.role = "master";
     this.master = this.id;
     this.followers.clear();
-    this.#appendToAll(nowMs, true);
+    this.#beat(nowMs);
   }
 
   #stepDown(term: number, nowMs: number, master: number): void {
@@ -262,10 +260,9 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     return this.members.filter((id) => id !== this.id);
   }
 
-  #appendToAll(nowMs: number, isHeartbeat: boolean): void {
-    if (isHeartbeat) this.#heartbeatMs = nowMs + HEARTBEAT_MS;
-    this.followers.appendToAll(this.#others(), nowMs, isHeartbeat);
-    this.#advance(); // a node alone waits for nobody
+  #beat(nowMs: number): void {
+    this.#heartbeatMs = nowMs + HEARTBEAT_MS;
+    this.followers.appendToAll(this.#others(), nowMs, true);
   }
 
   #send(to: number, body: { kind: string } & Record<string, unknown>): void {

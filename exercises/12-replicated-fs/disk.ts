@@ -10,6 +10,7 @@ import {
   constants,
   existsSync,
   fchmodSync,
+  fstatSync,
   fsyncSync,
   lstatSync,
   lutimesSync,
@@ -17,6 +18,7 @@ import {
   openSync,
   readdirSync,
   readlinkSync,
+  readSync,
   renameSync,
   rmdirSync,
   symlinkSync,
@@ -127,6 +129,21 @@ export class Disk {
     if ((await handle.stat()).isFile()) return handle;
     await handle.close();
     throw new Failure(`${JSON.stringify(path)} is not a file`);
+  }
+
+  /** A file's first octets, at most so many. Throws `Failure` where it is none. */
+  read(path: string, limit: number): Buffer {
+    return this.#at(path, (place) => {
+      const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+      try {
+        const stat = fstatSync(fd);
+        if (!stat.isFile()) throw new Failure(`${JSON.stringify(path)} is not a file`);
+        const buffer = Buffer.allocUnsafe(Math.min(stat.size, limit));
+        return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
+      } finally {
+        closeSync(fd);
+      }
+    });
   }
 
   /** A new name for something on its way into the directory, or out of it. */

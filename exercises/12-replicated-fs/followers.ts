@@ -3,6 +3,8 @@ import type { Log, LogEntry } from "./log.ts";
 
 /** What was sent and not answered is sent again after this. */
 const RESEND_MS = 500;
+/** So many appends with entries may be on their way to a node. */
+const MAX_UNANSWERED = 4;
 
 export type Append<E> = {
   kind: "append";
@@ -19,8 +21,11 @@ class Follower {
   next: number;
   /** It has all up to this entry on disk, as it said. */
   match = 0;
+  /** It was told that all up to this entry is committed. */
+  told = 0;
   heardMs: number;
   #sentMs: number;
+  #unanswered = 0;
 
   constructor(next: number, nowMs: number) {
     this.next = next;
@@ -31,6 +36,7 @@ class Follower {
   /** It lacks the entry before: `match` is where to look. */
   onRefusal(match: number): void {
     this.next = Math.max(this.match + 1, Math.min(this.next - 1, match + 1));
+    this.#unanswered = 0;
   }
 
   /** It has all up to `match`; false where that was known. */
@@ -38,18 +44,26 @@ class Follower {
     if (match <= this.match) return false;
     this.match = match;
     this.next = Math.max(this.next, match + 1);
+    this.#unanswered = this.next > match + 1 ? this.#unanswered - 1 : 0;
     return true;
   }
 
+  get mayBeSentMore(): boolean {
+    return this.#unanswered < MAX_UNANSWERED;
+  }
+
   onSent(entries: number, nowMs: number): void {
-    if (entries > 0) this.#sentMs = nowMs;
+    if (entries === 0) return;
+    this.#sentMs = nowMs;
+    this.#unanswered++;
     this.next += entries;
   }
 
   /** What it has not answered for long begins anew. */
   retryIfOverdue(nowMs: number): void {
-    if (this.next > this.match + 1 && nowMs - this.#sentMs > RESEND_MS && this.match > 0)
-      this.next = this.match + 1;
+    if (this.next === this.match + 1 || nowMs - this.#sentMs <= RESEND_MS || this.match === 0) return;
+    this.next = this.match + 1;
+    this.#unanswered = 0;
   }
 }
 
@@ -70,7 +84,7 @@ export class Followers<E extends LogEntry> {
     this.#all.clear();
   }
 
-  /** To each what it has not been sent yet; one that is new hears of its master in any case. */
+  /** To each what it does not know yet: entries, and what is committed. One that is new hears of its master in any case. */
   appendToAll(ids: readonly number[], nowMs: number, isHeartbeat: boolean): void {
     for (const id of ids) {
       let follower = this.#all.get(id);
@@ -78,20 +92,25 @@ export class Followers<E extends LogEntry> {
       follower ??= new Follower(this.#log.lastIndex + 1, nowMs);
       this.#all.set(id, follower);
       follower.retryIfOverdue(nowMs);
-      this.appendTo(id, follower, nowMs, isHeartbeat || isNew);
+      this.#appendTo(id, follower, nowMs, isHeartbeat || isNew);
     }
   }
 
   /** A heartbeat goes even when there is nothing new, and stands behind what the node has. */
-  appendTo(to: number, follower: Follower, nowMs: number, isHeartbeat: boolean): void {
+  #appendTo(to: number, follower: Follower, nowMs: number, isHeartbeat: boolean): void {
     const log = this.#log;
-    if (follower.next <= log.base.index) return this.#send(to, { kind: "copy" });
-    const entries = log.batch(follower.next);
-    if (entries.length === 0 && !isHeartbeat) return;
+    if (follower.next <= log.base.index) {
+      if (isHeartbeat) this.#send(to, { kind: "copy" });
+      return;
+    }
+    const entries = follower.mayBeSentMore ? log.batch(follower.next) : [];
+    const isNews = Math.min(log.commit, follower.match) > follower.told;
+    if (entries.length === 0 && !isHeartbeat && !isNews) return;
     const isBehind = entries.length === 0 && follower.match > log.base.index;
     const prevIndex = isBehind ? follower.match : follower.next - 1;
     const prevTerm = log.termAt(prevIndex) ?? 0;
     this.#send(to, { kind: "append", prevIndex, prevTerm, entries, commit: log.commit });
+    follower.told = Math.max(follower.told, Math.min(log.commit, prevIndex + entries.length));
     follower.onSent(entries.length, nowMs);
   }
 }

@@ -1,7 +1,8 @@
 /** Changes that other programs make in the master's directory: seen by chokidar, looked up on the disk, put into the log. */
 import { createHash, randomBytes } from "node:crypto";
-import { readSync, renameSync, rmSync } from "node:fs";
+import { renameSync, rmSync, type Stats } from "node:fs";
 import { join, relative } from "node:path";
+import { setImmediate as turn } from "node:timers/promises";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
@@ -30,6 +31,10 @@ import {
 const GONE_MS = 120;
 /** A large file that still grows is copied when it has been quiet for so long. */
 const QUIET_MS = 200;
+/** chokidar tells of a directory before it watches it: what is put there in between is found by looking once more. */
+const WATCHED_MS = [250, 2000];
+/** So long the disk's queue keeps others from their turn. */
+const TURN_MS = 10;
 /** Against what no notice came of. */
 const RESCAN_MS = 10_000;
 
@@ -44,6 +49,8 @@ export class LocalChanges {
   /** What has which inode, as far as it was seen. */
   readonly #inodes = new Map<bigint, string>();
   readonly #complained = new Set<string>();
+  /** Directories that are watched since a short while. */
+  readonly #fresh = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #isOn = false;
 
@@ -55,7 +62,9 @@ export class LocalChanges {
   async start(): Promise<void> {
     this.#isOn = true;
     const { disk, log } = { disk: this.#node.disk, log: this.#node.options.log };
+    // Directories only: they tell what changes in them, and a watch for each file would tell it again.
     this.#watcher = watch(disk.root, {
+      ignored: (_path, stats?: Stats) => stats !== undefined && !stats.isDirectory(),
       followSymlinks: false,
       ignoreInitial: true,
       ignorePermissionErrors: true,
@@ -65,7 +74,15 @@ export class LocalChanges {
       this.#see(watched);
       if (typeof name === "string") this.#see(join(watched, name));
     });
-    this.#watcher.on("all", (_event, path) => this.#see(path));
+    this.#watcher.on("all", (event, path) => {
+      this.#see(path);
+      if (event !== "addDir") return;
+      const seeAgain = () => {
+        this.#fresh.add(relative(disk.root, path));
+        this.#see(path);
+      };
+      for (const ms of WATCHED_MS) setTimeout(seeAgain, ms).unref();
+    });
     this.#watcher.on("error", (error) =>
       log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`),
     );
@@ -83,6 +100,7 @@ export class LocalChanges {
     this.#dirty.clear();
     this.#pending.clear();
     this.#inodes.clear();
+    this.#fresh.clear();
     this.#copies.clear();
   }
 
@@ -123,7 +141,12 @@ export class LocalChanges {
       .filter(([, atMs]) => atMs <= nowMs)
       .map(([path]) => path)
       .sort();
+    let turnMs = nowMs;
     for (const path of due) {
+      if (performance.now() - turnMs > TURN_MS) {
+        await turn();
+        turnMs = performance.now();
+      }
       if (!this.#isOn || this.#node.mastership.tip === undefined) return;
       this.#dirty.delete(path);
       try {
@@ -149,6 +172,7 @@ export class LocalChanges {
     if (this.#isPending(path)) return this.#mark(path, 20);
     checkPath(path);
     if (path.includes("\ufffd")) return this.#complain(path, "its name is not UTF-8");
+    if (this.#fresh.delete(path)) this.#hasNews(path);
     const found = disk.find(path);
     const item = tree.get(path);
     if (looksLike(found, item)) return void (found && this.#inodes.set(found.inode, path));
@@ -186,20 +210,19 @@ export class LocalChanges {
       if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
       return this.#mark(path, GONE_MS);
     }
-    if (this.#hasNews(path)) return this.#mark(path, GONE_MS);
+    if (this.#hasNews(parentOf(path))) return this.#mark(path, GONE_MS);
     this.#goneAt.delete(path);
     this.#propose("delete", path, NOTHING);
   }
 
-  /** Is there something beside the path that the tree does not know yet? Then that is looked at first. */
-  #hasNews(path: string): boolean {
+  /** Is there something in the directory that the tree does not know yet? It is looked at. */
+  #hasNews(folder: string): boolean {
     const { disk, tree } = this.#node;
-    const parent = parentOf(path);
     const news = disk
-      .names(parent)
-      .map((name) => joined(parent, name))
-      .filter((one) => !tree.get(one) && !this.#complained.has(one));
-    for (const one of news) this.#mark(one, 0);
+      .names(folder)
+      .map((name) => joined(folder, name))
+      .filter((path) => !tree.get(path) && !this.#complained.has(path));
+    for (const path of news) if (!this.#dirty.has(path) && !this.#isPending(path)) this.#mark(path, 0);
     return news.length > 0;
   }
 
@@ -221,7 +244,7 @@ export class LocalChanges {
     if (found.kind !== "file") {
       this.#propose(action, path, encode(PutBody, { item, content: NOTHING }));
       if (found.kind === "directory")
-        for (const name of this.#node.disk.names(path)) this.#mark(`${path}/${name}`, 0);
+        for (const name of this.#node.disk.names(path)) this.#mark(joined(path, name), 0);
       return;
     }
     if (found.sizeBytes > INLINE_BYTES) {
@@ -230,16 +253,10 @@ export class LocalChanges {
       this.#copies.delete(path);
       return this.#propose(action, path, encode(PutBody, { item: copy, content: NOTHING }));
     }
-    const content = await this.#read(path);
+    const content = this.#node.disk.read(path, INLINE_BYTES);
     if (!looksLike(this.#node.disk.find(path), item)) return this.#mark(path, 20);
     item.digest = createHash("sha256").update(content).digest();
     this.#propose(action, path, encode(PutBody, { item, content }));
-  }
-
-  async #read(path: string): Promise<Buffer> {
-    await using file = await this.#node.disk.open(path);
-    const buffer = Buffer.allocUnsafe(INLINE_BYTES + 1);
-    return buffer.subarray(0, readSync(file.fd, buffer));
   }
 
   /** Copies of large files that are staged, and paths that are being copied. */

@@ -25,6 +25,8 @@ export class Log<E extends LogEntry> {
   commit: number;
   /** On disk up to here. */
   protected savedIndex: number;
+  /** The nodes as of the latest entry that says so, committed or not. */
+  members: readonly number[] = [];
   #cut: E[] = [];
 
   constructor(base: Base, entries: readonly E[]) {
@@ -32,6 +34,12 @@ export class Log<E extends LogEntry> {
     this.log = [...entries];
     this.commit = base.index;
     this.savedIndex = this.lastIndex;
+    this.#findMembers();
+  }
+
+  /** It is asked for at every message: looked up only where entries came or went. */
+  #findMembers(): void {
+    this.members = this.log.findLast((entry) => entry.members !== undefined)?.members ?? this.base.members;
   }
 
   get lastIndex(): number {
@@ -39,10 +47,6 @@ export class Log<E extends LogEntry> {
   }
   get lastTerm(): number {
     return this.log.at(-1)?.term ?? this.base.term;
-  }
-  /** The nodes as of the latest entry that says so, committed or not. */
-  get members(): readonly number[] {
-    return this.log.findLast((entry) => entry.members !== undefined)?.members ?? this.base.members;
   }
 
   entry(index: number): E | undefined {
@@ -78,6 +82,12 @@ export class Log<E extends LogEntry> {
     this.base = base;
     this.commit = base.index;
     this.savedIndex = Math.min(this.savedIndex, this.lastIndex);
+    this.#findMembers();
+  }
+
+  protected append(entry: E): void {
+    this.log.push(entry);
+    this.members = entry.members ?? this.members;
   }
 
   /** Puts the entries behind `prevIndex`, in place of any that differ. */
@@ -89,6 +99,7 @@ export class Log<E extends LogEntry> {
     this.#cut.push(...this.log.splice(at - this.base.index - 1));
     this.log.push(...entries.slice(known));
     this.savedIndex = Math.min(this.savedIndex, at - 1);
+    this.#findMembers();
   }
 
   /** As many entries from this one on as one append carries. */

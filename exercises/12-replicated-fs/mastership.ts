@@ -153,11 +153,14 @@ export class Mastership {
   /** Tells those whose write is where it must be. Called when something was applied, or a node has told what it has. */
   settle(): void {
     const { appliedIndex, core, options, members } = this.#node;
-    const isDone = ({ index }: Waiter) =>
-      index <= appliedIndex && core.holders(index) >= Math.min(options.minReplicas, members.length - 1);
-    const done = this.#waiters.filter(isDone);
-    if (done.length === 0) return;
-    this.#waiters = this.#waiters.filter((waiter) => !done.includes(waiter));
+    const others = Math.min(options.minReplicas, members.length - 1);
+    const done: Waiter[] = [];
+    const waiting: Waiter[] = [];
+    for (const waiter of this.#waiters) {
+      const isDone = waiter.index <= appliedIndex && core.holders(waiter.index) >= others;
+      (isDone ? done : waiting).push(waiter);
+    }
+    this.#waiters = waiting;
     for (const { resolve } of done) resolve();
   }
 

@@ -58,6 +58,7 @@ export class ReplicaNode {
   /** Where masters and candidates said that they are. */
   readonly #told = new Map<number, Address>();
   #role: Consensus<Entry>["role"] = "replica";
+  #members: { ids: readonly number[]; tree: Tree; nodes: readonly Member[] } | undefined;
   #knownMaster = 0;
 
   constructor(options: NodeOptions, store: Store) {
@@ -88,9 +89,15 @@ export class ReplicaNode {
   get tree(): Tree {
     return this.applier.tree;
   }
-  /** The nodes as of the latest entry that names them. */
+  /** The nodes as of the latest entry that names them; looked up only where the rules know of other ones. */
   get members(): readonly Member[] {
-    return this.core.log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? this.store.tree.members;
+    const { members: ids, log } = this.core;
+    const { tree } = this.store;
+    if (this.#members?.ids !== ids || this.#members.tree !== tree) {
+      const nodes = log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? tree.members;
+      this.#members = { ids, tree, nodes };
+    }
+    return this.#members.nodes;
   }
   /** Where a node is: as the log says, or, before it does, as it said itself, or where this one was registered. */
   addressOf(id: number): Omit<Member, "uid"> | undefined {
