@@ -188,12 +188,18 @@ export class Applier {
   }
 }
 
-/** SHA-256 of a file's content, read in pieces; undefined where it is none. */
-export async function digestOf(disk: Disk, path: string): Promise<Buffer | undefined> {
+/** SHA-256 of a file's content, read in pieces, each of which `onPiece` hears of; undefined where it is none. */
+export async function digestOf(
+  disk: Disk,
+  path: string,
+  onPiece: () => Promise<void> | void = () => {},
+): Promise<Buffer | undefined> {
   if (disk.find(path)?.kind !== "file") return undefined;
   const hash = createHash("sha256");
   await using file = await disk.open(path);
-  for await (const chunk of file.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 }))
+  for await (const chunk of file.createReadStream({ autoClose: false, highWaterMark: 256 * 1024 })) {
     hash.update(chunk);
+    await onPiece();
+  }
   return hash.digest();
 }

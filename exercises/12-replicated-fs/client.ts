@@ -46,8 +46,8 @@ async function prompt(
   });
   signal.addEventListener("abort", () => terminal.close());
   terminal.on("SIGINT", () => {
+    if (isBusy) return remote.interrupt(); // it says so itself, below its progress bar
     process.stdout.write("^C\n");
-    if (isBusy) return remote.interrupt();
     terminal.write(null, { ctrl: true, name: "u" });
     terminal.prompt();
   });

@@ -230,7 +230,7 @@ export async function snapshotFile(
 
 /** Both at the same time: the digest is made here while the system writes. */
 export async function hashAndWrite(hash: Hash, file: FileHandle, data: Buffer): Promise<void> {
-  const written = file.write(data);
+  const written = file.appendFile(data); // all of it, or an error: a full disk takes a part
   hash.update(data);
   await written;
 }

@@ -124,11 +124,20 @@ export const itemOf = (found: Found, digest: Buffer = NOTHING): Item => ({
   blob: NOTHING,
 });
 
-/** Every path of the directory as it lies on the disk, with the digest of its content as it is read now. */
+/**
+ * Every path of the directory as it lies on the disk, with the digest of its content as it is read now. Who asks is told
+ * that it goes on while a large file is read.
+ */
 async function digests(node: ReplicaNode, connection: Connection): Promise<void> {
+  let saidMs = performance.now();
+  const onPiece = async () => {
+    if (performance.now() - saidMs < WAITING_MS) return;
+    saidMs = performance.now();
+    await connection.write(resultFrame(node.id, "waiting"));
+  };
   for await (const [path, found] of node.disk.walk()) {
     if (found.kind === "other") continue;
-    const digest = (await digestOf(node.disk, path)) ?? NOTHING;
+    const digest = (await digestOf(node.disk, path, onPiece)) ?? NOTHING;
     await connection.write(frame(node.id, "manifest", path, encode(Item, itemOf(found, digest))));
   }
 }

@@ -172,7 +172,7 @@ export class Store implements Durable<Entry> {
   }
 
   async #append(entries: readonly Entry[]): Promise<void> {
-    await this.#log?.writev(entries.flatMap(recordOf));
+    if (this.#log !== undefined) await writeAll(this.#log, entries.flatMap(recordOf));
     if (this.#isSynchronous) await this.#log?.datasync();
   }
 
@@ -209,7 +209,7 @@ export class Store implements Durable<Entry> {
   async #replace(name: string, parts: readonly Buffer[]): Promise<undefined>;
   async #replace(name: string, parts: readonly Buffer[], keepOpen = false): Promise<FileHandle | undefined> {
     const file = await open(this.#path(`${name}.new`), "w", 0o600);
-    await file.writev([...parts]);
+    await writeAll(file, parts);
     if (this.#isSynchronous) await file.sync();
     await rename(this.#path(`${name}.new`), this.#path(name));
     if (this.#isSynchronous) await syncFolder(this.folder);
@@ -217,6 +217,13 @@ export class Store implements Durable<Entry> {
     await file.close();
     return undefined;
   }
+}
+
+/** Throws `Failure` where the disk takes a part only: it is full. */
+async function writeAll(file: FileHandle, parts: readonly Buffer[]): Promise<void> {
+  const { bytesWritten } = await file.writev([...parts]);
+  if (bytesWritten < parts.reduce((sum, part) => sum + part.length, 0))
+    throw new Failure("cannot write the state: the disk takes a part only; is it full?");
 }
 
 function recordOf(entry: Entry): Buffer[] {

@@ -75,7 +75,7 @@ export class Transfers {
     try {
       await this.#remote
         .read(path, async (data) => {
-          await file.write(data);
+          await file.appendFile(data);
           progress.advance(data.length);
         })
         .finally(() => file.close());

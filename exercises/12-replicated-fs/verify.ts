@@ -51,8 +51,9 @@ async function itemsHere(disk: Disk): Promise<Items> {
   return items;
 }
 
-async function itemsOf(
-  member: Member,
+/** What a node says lies on its disk. Throws `Failure` where it says nothing for a minute. */
+export async function itemsOf(
+  member: Pick<Member, "host" | "port">,
   secret: Buffer,
   id: number,
   cluster: Buffer,
@@ -66,9 +67,13 @@ async function itemsOf(
     const items: Items = new Map();
     while (true) {
       const { action, path, data } = await nextFrame(connection);
-      if (action === "manifest") items.set(path, decode(Item, Buffer.from(data)));
-      else if (decode(Result, data).outcome === "done") return items;
-      else throw new Failure(decode(Result, data).text);
+      if (action === "manifest") {
+        items.set(path, decode(Item, Buffer.from(data)));
+        continue;
+      }
+      const { outcome, text } = decode(Result, data);
+      if (outcome === "done") return items;
+      if (outcome !== "waiting") throw new Failure(text);
     }
   } finally {
     connection.destroy();
