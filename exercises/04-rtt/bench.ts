@@ -121,7 +121,7 @@ await program({
     const folder = mkdtempSync(join(tmpdir(), "netlab-rtt-bench-"));
     try {
       await using link = await namespaceLink({ toServer: PATH, toClient: PATH, seed: 1 });
-      await addHosts(link);
+      await addHosts(link, MOST_HOSTS);
       await using _ = await echoServers(link.server);
       const standings = await compare(contenders(link, log), ROUNDS);
       process.stdout.write(`${standingsTable("20 ms each way, a host", "median RTT, ms", standings)}\n\n`);

@@ -4,7 +4,8 @@
  * where the system allows that, so that it hardly matters how busy the machine is.
  */
 import { strict as assert } from "node:assert";
-import { mkdtempSync, rmSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { constants, setPriority, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
@@ -23,6 +24,7 @@ const BOUND_MS = 0.5;
 /** Rounds until one was as it should be: what stops the machine as a whole spoils any single one. */
 const ROUNDS = 4;
 const MANY_HOSTS = 100;
+const QUIET_MS = 2;
 /** Clocks of one machine that are read one after the other, and kernel times in whole microseconds. */
 const CLOCKS_MS = 0.05;
 const folder = mkdtempSync(join(tmpdir(), "netlab-path-"));
@@ -52,12 +54,22 @@ async function measured(link: NamespaceLink, args: readonly (string | number)[])
 }
 
 /** Half of all within so little: nobody else wanted the processors. */
-const isQuiet = (times: readonly number[]) => percentile(times, 75) - percentile(times, 25) < 0.25;
+const isQuiet = (times: readonly number[] = []) => percentile(times, 75) - percentile(times, 25) < 0.25;
 
-/** What is started from here on has it too. Not SCHED_FIFO: threads of one Node wait for each other in loops, and hang the machine. */
+/** What is started from here on has it too. */
 try {
   setPriority(constants.priority.PRIORITY_HIGHEST);
 } catch {} // not allowed here
+
+/**
+ * Who carries the path, a thread each, before all others (SCHED_FIFO), or as before. Not any whole Node: where its threads wait for
+ * each other in loops (V8's garbage collection does), the one that they wait for never has a processor again, nor has anybody else.
+ */
+function hurry({ client }: NamespaceLink, ...policy: readonly string[]): void {
+  const [, pid = ""] = /^netlab-(\d+)-/.exec(client.namespace) ?? [];
+  const socats = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").match(/\d+/g) ?? [];
+  for (const one of [pid, ...socats]) spawnSync("chrt", [...policy, one]);
+}
 
 const TOOLS = ["ping", "nping", "ss", "python3", "dumpcap", "tshark"];
 
@@ -68,6 +80,7 @@ describe("over a path of 20 ms each way", needed(), () => {
   before(async () => {
     link = await namespaceLink({ toServer: path, toClient: path, seed: 7 });
     opened.push(link);
+    await addHosts(link, MANY_HOSTS);
     opened.push(await echoServers(link.server));
   });
   after(async () => {
@@ -78,14 +91,16 @@ describe("over a path of 20 ms each way", needed(), () => {
     "the medians are ping's, nping's and the kernel's within 0.5 ms, and no time is shorter than on the wire",
     needed(...TOOLS),
     async (t) => {
+      hurry(link, "--fifo", "--pid", "10");
+      t.after(() => hurry(link, "--other", "--pid", "0"));
       let disagreements = 0;
       for (let round = 0; round < ROUNDS; round++) {
-        const { rows, others, errors } = await allAtOnce(link, join(folder, `${round}.csv`));
+        const { rows, others, wire, errors } = await allAtOnce(link, join(folder, `${round}.csv`));
         for (const { minMs } of rows)
           assert.ok(minMs === null || minMs >= 2 * DELAY_MS, `a minimum of ${minMs} ms`);
         const isHeld = rows.map((row, i) => isWithinBound(t, row, errors[i]));
         if (agree(t, rows, others) && isHeld.every((held) => held)) return;
-        if (others.every(isQuiet)) disagreements++;
+        if (!errors.includes(undefined) && [...others, ...wire, ...errors].every(isQuiet)) disagreements++;
       }
       assert.ok(disagreements < ROUNDS, "the machine was quiet all the time, and they never agreed");
       t.skip(`in none of ${ROUNDS} rounds was the machine quiet enough to compare`);
@@ -96,18 +111,22 @@ describe("over a path of 20 ms each way", needed(), () => {
     `the bound that is printed holds with ${MANY_HOSTS} hosts at once too`,
     needed("dumpcap", "tshark"),
     async (t) => {
-      await addHosts(link);
+      let broken = 0;
       const hosts = Array.from({ length: MANY_HOSTS }, (_, i) => `${hostAddress(i)}:${PORT}`);
       for (let round = 0; round < ROUNDS; round++) {
         const csv = join(folder, `many-${round}.csv`);
         let rows: Row[] = [];
         const wire = await onTheWire(link.client, PORT, async () => {
-          rows = await measured(link, [...hosts, "--tcp", "--seconds", 1, "--interval", 200, "--csv", csv]);
+          rows = await measured(link, [...hosts, "--seconds", 1, "--interval", 200, "--csv", csv]);
         });
-        const [row = assert.fail()] = rows;
-        if (isWithinBound(t, row, errorsOf(csv, wire, "tcp"))) return;
+        const [tcp = assert.fail(), udp = assert.fail()] = rows; // the first host's
+        const isHeld = [tcp, udp].map((row) => isWithinBound(t, row, errorsOf(csv, wire, row.transport)));
+        if (isHeld.every((held) => held)) return;
+        // By what the program itself found, it had the processor whenever it wanted it.
+        if ([tcp, udp].every(({ ownDelayP95Ms }) => ownDelayP95Ms < QUIET_MS)) broken++;
       }
-      assert.fail(`in ${ROUNDS} rounds it never held`);
+      assert.ok(broken < ROUNDS, "the machine was quiet all the time, and it never held");
+      t.skip(`in none of ${ROUNDS} rounds was the machine quiet enough`);
     },
   );
 
@@ -143,7 +162,13 @@ async function allAtOnce(link: NamespaceLink, csv: string) {
       kernelEstimates(link),
     ]);
   });
-  return { rows, others, errors: rows.map(({ transport }) => errorsOf(csv, wire, transport)) };
+  return {
+    ...{ rows, others },
+    wire: rows.map((row) =>
+      wire.flatMap(({ transport, rttMs }) => (transport === row.transport ? rttMs : [])),
+    ),
+    errors: rows.map(({ transport }) => errorsOf(csv, wire, transport)),
+  };
 }
 
 /** Nothing is too short, however busy the machine is; and whether it is too long by no more than is said. */

@@ -1,4 +1,5 @@
 /** Who measures round trips beside the program, over the same path, for tests and the bench. */
+import { Failure } from "../../shared/errors.ts";
 import { ip, type NamespaceEnd, type NamespaceLink } from "../../shared/namespaces.ts";
 import { runTool, start } from "../../shared/running.ts";
 import { PORT } from "./protocol.ts";
@@ -27,9 +28,11 @@ export async function echoServers({ wrapper }: NamespaceEnd): Promise<AsyncDispo
 
 export const hostAddress = (i: number) => `10.0.1.${i + 1}`;
 
-/** Makes the server's end answer at all of those addresses, and gives the client's end a way to them. */
-export async function addHosts({ client, server }: NamespaceLink): Promise<void> {
-  await ip(`-n ${server.namespace} route add local 10.0.1.0/24 dev lo`);
+/** Gives the server's end so many addresses more, and the client's end a way to them. Before servers start there: they look. */
+export async function addHosts({ client, server }: NamespaceLink, count: number): Promise<void> {
+  const lines = Array.from({ length: count }, (_, i) => `address add ${hostAddress(i)}/32 dev lo\n`);
+  const { code, stderr } = await runTool("ip", ["-n", server.namespace, "-batch", "-"], lines.join(""));
+  if (code !== 0) throw new Failure(`cannot add addresses: ${stderr}`);
   await ip(`-n ${client.namespace} route add 10.0.1.0/24 via ${server.address}`);
 }
 
