@@ -8,7 +8,8 @@ import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { freePort, needs, Running, run, start, within } from "../../shared/testing.ts";
+import { GRACE_MS } from "../../shared/tcp.ts";
+import { becomes, freePort, needs, Running, run, start, within } from "../../shared/testing.ts";
 
 const RTT = "exercises/04-rtt/rtt.ts";
 const ADDRESS = "127.0.0.1";
@@ -120,7 +121,7 @@ describe("one measurement", () => {
     await using running = await start(RTT, [`${ADDRESS}:${port}`, "--udp", "--seconds", 3600], {
       servers: 0,
     });
-    while (probes < before + 3) await sleep(5);
+    await becomes(() => probes >= before + 3, "three probes");
     running.kill("SIGINT");
     assert.deepEqual(await within(running.exited, "its end"), { code: 0, signal: null });
     assert.match(running.stdout, new RegExp(`^${ADDRESS}:${port} +udp +[1-9]`, "m"));
@@ -159,6 +160,11 @@ describe("what cannot be measured", { concurrency: 2 }, () => {
     [[], 1, /^error: no host to measure; name some, or list them in --hosts-file or config\/rtt.ini$/m],
     [["localhost:0"], 1, /^cannot measure localhost:0: .*\nerror: none of the hosts can be measured$/m],
     [["localhost", "--cron", "* * * * *"], 2, /^error: --cron needs --csv/m],
+    [
+      ["localhost", "--seconds", 1, "--interval", 1001],
+      2,
+      /^error: --interval 1001 is longer than the measure/m,
+    ],
     [["localhost", "--dns-name", "a..b"], 2, /^error: --dns-name "a\.\.b" is not a domain name$/m],
     [
       ["localhost", "--seconds", 86_400, "--interval", 1],
@@ -197,22 +203,20 @@ describe("what cannot be measured", { concurrency: 2 }, () => {
 describe("a campaign", () => {
   test("that is ended in the middle of a measurement keeps what it has measured", async () => {
     const [csv, plot, before] = [file("ended.csv"), file("ended.svg"), probes];
-    const args = [
-      `${ADDRESS}:${port}`,
-      "--udp",
-      "--seconds",
-      3600,
-      "--interval",
-      50,
-      "--cron",
-      "* * * * * *",
-    ];
-    await using running = await start(RTT, [...args, "--csv", csv, "--plot", plot], { servers: 0 });
-    while (probes < before + 5) await sleep(5);
+    const args = [`${ADDRESS}:${port}`, "--udp", "--seconds", 3600, "--interval", 50, "--csv", csv];
+    await using running = await start(RTT, [...args, "--plot", plot, "--cron", "* * * * * *"], {
+      servers: 0,
+    });
+    await running.output(/is not over yet/, "stderr");
+    await becomes(() => probes >= before + 5, "five probes");
+    const askedMs = performance.now();
     running.kill("SIGTERM");
     assert.deepEqual(await within(running.exited, "its end"), { code: 0, signal: null });
+    const tookMs = performance.now() - askedMs;
+    assert.match(running.stderr, /^the measurement before is not over yet: this one is left out$/m);
     assert.ok(readFileSync(csv, "utf8").split("\n").length > 4, readFileSync(csv, "utf8"));
-    assert.match(readFileSync(plot, "utf8"), /<\/svg>\s*$/, "to draw takes longest: the end waits for it");
+    // To draw takes longest: the end waits for that, unless the machine is too busy for it.
+    assert.ok(existsSync(plot) || tookMs >= GRACE_MS, `it ended after ${tookMs} ms without`);
   });
 
   test("appends, survives kill -9 and a restart, and stops cleanly", async () => {

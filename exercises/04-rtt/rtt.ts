@@ -61,6 +61,8 @@ async function measureOnce(
   const quality = { clockResolutionMs: resolutionMs, own: mirror.delays };
   await publish({ plan: whole, streams, begunAt, quality }, outputs, log);
   if (streams.some((stream) => stream.hasAnswered)) return;
+  if (streams.every((stream) => stream.results.length === 0))
+    throw new Failure("no probe was due; measure for longer, or with a shorter --interval");
   throw new Failure("no host answered; is there a path to them, and a server? See the lines above");
 }
 
@@ -144,6 +146,8 @@ await program({
       throw new UsageError("--cron needs --csv, to put the results");
     if (hosts.length === 0)
       throw new Failure("no host to measure; name some, or list them in --hosts-file or config/rtt.ini");
+    if (interval > settings.seconds * 1000)
+      throw new UsageError(`--interval ${interval} is longer than the measurement (${settings.seconds} s)`);
     const chosen = (["tcp", "udp"] as const).filter((transport) => settings[transport]);
     const transports: Transport[] = chosen.length > 0 ? chosen : ["tcp", "udp"];
     if (transports.includes("tcp") && timeout > 1000)
