@@ -40,8 +40,12 @@ export function isInTerm(point: number): boolean {
 }
 
 /** The smallest and largest second byte behind a first one, where they are not 0x80 and 0xbf (Unicode, table 3-7). */
-const SECOND_MIN: Readonly<Record<number, number>> = { 224: 0xa0, 240: 0x90 };
-const SECOND_MAX: Readonly<Record<number, number>> = { 237: 0x9f, 244: 0x8f };
+const secondByte = (least: number, others: Readonly<Record<number, number>>) =>
+  Uint8Array.from({ length: 256 }, (_, first) => others[first] ?? least);
+const SECOND_MIN = secondByte(0x80, { 224: 0xa0, 240: 0x90 });
+const SECOND_MAX = secondByte(0xbf, { 237: 0x9f, 244: 0x8f });
+
+export const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;
 
 /**
  * The UTF-8 sequence that begins at `at`, as code point × 8 + its bytes. Where there is none, minus the number of bytes that
@@ -56,12 +60,9 @@ export function sequenceAt(bytes: Uint8Array, at: number, end: number): number {
   for (let i = 1; i < size; i++) {
     if (at + i >= end) return 0;
     const next = bytes[at + i] as number;
-    const min = (i === 1 && SECOND_MIN[first]) || 0x80;
-    const max = (i === 1 && SECOND_MAX[first]) || 0xbf;
-    if (next < min || next > max) return -i;
+    if (!isContinuation(next)) return -i;
+    if (i === 1 && (next < (SECOND_MIN[first] as number) || next > (SECOND_MAX[first] as number))) return -1;
     point = (point << 6) | (next & 0x3f);
   }
   return point * 8 + size;
 }
-
-export const isContinuation = (byte: number) => (byte & 0xc0) === 0x80;

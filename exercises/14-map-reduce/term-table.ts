@@ -23,9 +23,8 @@ export class TermTable {
   /** Term i lies from starts[i] to starts[i + 1]. */
   starts = new Uint32Array(1 << 10);
   counts = new Float64Array(1 << 10);
-  #hashes = new Int32Array(1 << 10);
-  /** Term number + 1, or 0: open addressing, at most half full. */
-  #slots = new Int32Array(1 << 11);
+  /** Pairs of a term's number + 1, or 0, and its hash: open addressing, at most half full. */
+  #slots = new Int32Array(1 << 12);
 
   /** Makes room for so many bytes behind `used`; `arena` may be another one afterwards. */
   reserve(sizeBytes: number): void {
@@ -41,15 +40,15 @@ export class TermTable {
   count(length: number, hash: number, times: number): void {
     const { arena, used, starts } = this;
     const slots = this.#slots;
-    const hashes = this.#hashes;
-    const mask = slots.length - 1;
+    const mask = slots.length - 2;
     this.words += times;
     let slot = (hash ^ (hash >>> 15)) & mask;
-    for (; ; slot = (slot + 1) & mask) {
+    for (; ; slot = (slot + 2) & mask) {
       const term = (slots[slot] as number) - 1;
       if (term < 0) break;
+      if (slots[slot + 1] !== hash) continue;
       const start = starts[term] as number;
-      if (hashes[term] !== hash || (starts[term + 1] as number) - start !== length) continue;
+      if ((starts[term + 1] as number) - start !== length) continue;
       let i = 0;
       while (i < length && arena[start + i] === arena[used + i]) i++;
       if (i < length) continue;
@@ -57,38 +56,39 @@ export class TermTable {
       return;
     }
     slots[slot] = ++this.size;
+    slots[slot + 1] = hash;
     this.used = used + length;
-    this.#append(hash, times);
+    this.#append(times);
   }
 
-  #append(hash: number, times: number): void {
+  #append(times: number): void {
     const term = this.size - 1;
     if (this.size + 1 >= this.starts.length) this.#grow();
     this.counts[term] = times;
-    this.#hashes[term] = hash;
     this.starts[term + 1] = this.used;
-    if (this.size * 2 > this.#slots.length) this.#rehash();
+    if (this.size * 4 > this.#slots.length) this.#rehash();
   }
 
   #grow(): void {
     const capacity = this.starts.length * 2;
-    const [starts, counts, hashes] = [this.starts, this.counts, this.#hashes];
+    const [starts, counts] = [this.starts, this.counts];
     this.starts = new Uint32Array(capacity);
     this.starts.set(starts);
     this.counts = new Float64Array(capacity);
     this.counts.set(counts);
-    this.#hashes = new Int32Array(capacity);
-    this.#hashes.set(hashes);
   }
 
   #rehash(): void {
-    const slots = new Int32Array(this.#slots.length * 2);
-    const mask = slots.length - 1;
-    for (let term = 0; term < this.size; term++) {
-      const hash = this.#hashes[term] as number;
+    const old = this.#slots;
+    const slots = new Int32Array(old.length * 2);
+    const mask = slots.length - 2;
+    for (let at = 0; at < old.length; at += 2) {
+      if (old[at] === 0) continue;
+      const hash = old[at + 1] as number;
       let slot = (hash ^ (hash >>> 15)) & mask;
-      while (slots[slot] !== 0) slot = (slot + 1) & mask;
-      slots[slot] = term + 1;
+      while (slots[slot] !== 0) slot = (slot + 2) & mask;
+      slots[slot] = old[at] as number;
+      slots[slot + 1] = hash;
     }
     this.#slots = slots;
   }
