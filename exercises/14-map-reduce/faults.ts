@@ -5,15 +5,14 @@
 import { strict as assert } from "node:assert";
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { within } from "../../shared/running.ts";
-import { CutLink } from "./cut-link.ts";
+import { type Fault as LinkFault, type Relay, tcpRelay, within } from "../../shared/testing.ts";
 import type { LocalCluster } from "./local-cluster.ts";
 
 /** One that no fault touches, so that a job with a reducer and a master can always be done. */
 const SAFE = "mapper1";
 const MAX_FAULTS = 4;
 const LIMIT_MS = 120_000;
-const KINDS = ["kill", "stop", "reset", "silence"] as const;
+const KINDS = ["kill", "stop", "reset", "stall"] as const;
 
 export interface Fault {
   /** After the job's begin. */
@@ -75,7 +74,9 @@ export class NotCounted extends Error {}
 /** A cluster behind links that can be cut, for one schedule after the other. */
 export class FaultyCluster implements AsyncDisposable {
   readonly cluster: LocalCluster;
-  readonly #links = new Map<string, CutLink>();
+  readonly #relays: Relay[] = [];
+  /** The links that are cut, and how: both ends are told, or nobody is. */
+  readonly #cut = new Map<string, "reset" | "stall">();
   #runs = 0;
 
   private constructor(cluster: LocalCluster) {
@@ -84,10 +85,22 @@ export class FaultyCluster implements AsyncDisposable {
 
   static async of(cluster: LocalCluster): Promise<FaultyCluster> {
     const faulty = new FaultyCluster(cluster);
-    for (const [name, { port }] of cluster.addresses) faulty.#links.set(name, await CutLink.to(port));
-    await cluster.configure(new Map([...faulty.#links].map(([name, { port }]) => [name, port])));
+    const ports = new Map<string, number>();
+    for (const [name, { port }] of cluster.addresses) {
+      const relay = await tcpRelay(port, faulty.#linkTo(name));
+      faulty.#relays.push(relay);
+      ports.set(name, relay.port);
+    }
+    await cluster.configure(ports);
     return faulty;
   }
+
+  #linkTo =
+    (name: string): LinkFault =>
+    (chunk) => {
+      const outcome = this.#cut.get(name);
+      return outcome === undefined ? { pieces: [chunk] } : { pieces: [], outcome };
+    };
 
   /** Runs it, checks what must hold at its end, and leaves all nodes running. Returns what came of the job. */
   async run(schedule: Schedule, text: string, expected: Buffer): Promise<"counted" | "failed" | "killed"> {
@@ -140,14 +153,14 @@ export class FaultyCluster implements AsyncDisposable {
       await pause(forMs);
       child.kill("SIGCONT");
     } else {
-      this.#links.get(node)?.cut(kind);
+      this.#cut.set(node, kind);
       await pause(forMs);
-      this.#links.get(node)?.mend();
+      this.#cut.delete(node);
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const link of this.#links.values()) await link[Symbol.asyncDispose]();
+    for (const relay of this.#relays) await relay[Symbol.asyncDispose]();
     await this.cluster[Symbol.asyncDispose]();
   }
 }

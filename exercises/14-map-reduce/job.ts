@@ -6,9 +6,10 @@ import { type Connection, formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { connect } from "../../shared/tcp.ts";
 import { Board, type PartState } from "./board.ts";
-import type { Part } from "./parts.ts";
+import { chunksOf, type Part, type ReadAt } from "./parts.ts";
 import { Peer } from "./peer.ts";
-import { CHUNK_BYTES, type MessageOf, type Totals } from "./protocol.ts";
+import type { MessageOf, Totals } from "./protocol.ts";
+import { Worker } from "./worker.ts";
 
 /** A mapper that is lost is looked for again after this. */
 const RETRY_MS = 200;
@@ -115,9 +116,9 @@ class MasterJob {
     try {
       return await Promise.race([this.#collect(reducer), this.#failed, given]);
     } finally {
-      clearTimeout(this.#alone);
       this.#ended.abort();
       await Promise.allSettled(workers);
+      clearTimeout(this.#alone); // set again as the last of them left
     }
   }
 
@@ -164,11 +165,8 @@ class MasterJob {
     try {
       connection = await connect({ ...address, timeoutMs: silenceMs, signal });
       signal.addEventListener("abort", cut, { once: true });
-      const worker = new Worker(connection, silenceMs, name, this.#options.onProgress);
-      using _ = worker.peer;
-      await worker.peer.send(this.announcement);
-      const { role } = await worker.peer.expect("ready");
-      if (role !== "mapper") throw new Failure(`a ${role} answers there`);
+      using worker = new Worker(connection, silenceMs, name, this.#options.onProgress);
+      await worker.greet(this.announcement);
       this.#join(name);
       await this.#giveParts(worker, onUse);
     } catch (error) {
@@ -182,15 +180,16 @@ class MasterJob {
   }
 
   async #giveParts(worker: Worker, onUse: () => void): Promise<never> {
+    const { parts } = this.#options;
     const lost = worker.listen();
     for (;;) {
-      const part = await Promise.race([this.#nextPart(worker), lost]);
-      const done = worker.begin(part);
-      await Promise.race([this.#stream(worker.peer, part), lost]);
+      const number = await Promise.race([this.#nextPart(worker), lost]);
+      const part = parts[number] as Part;
+      const done = worker.count(number, part.sizeBytes, chunksOf(part, this.#readAt));
       const { outcome, reason } = await Promise.race([done, lost]);
       this.#board.release(worker.name);
       this.#wake();
-      if (outcome === "failed") throw new Failure(`it could not deliver part ${part}: ${reason}`);
+      if (outcome === "failed") throw new Failure(`it could not deliver part ${number}: ${reason}`);
       onUse();
     }
   }
@@ -204,22 +203,11 @@ class MasterJob {
     }
   }
 
-  async #stream(mapper: Peer, part: number): Promise<void> {
-    const { offset, sizeBytes } = this.#options.parts[part] as Part;
-    await mapper.send({ type: "part", part, sizeBytes: BigInt(sizeBytes) });
-    for (let sent = 0; sent < sizeBytes; ) {
-      const data = await this.#read(offset + sent, Math.min(CHUNK_BYTES, sizeBytes - sent));
-      await mapper.send({ type: "chunk", data });
-      sent += data.length;
-    }
-  }
-
   /** That the text cannot be read is no mapper's fault: the job has failed. */
-  async #read(offset: number, sizeBytes: number): Promise<Buffer> {
-    const data = Buffer.allocUnsafe(sizeBytes);
+  #readAt: ReadAt = async (buffer, offset) => {
     try {
-      const { bytesRead } = await this.#options.text.read(data, 0, sizeBytes, offset);
-      if (bytesRead > 0) return data.subarray(0, bytesRead);
+      const { bytesRead } = await this.#options.text.read(buffer, 0, buffer.length, offset);
+      if (bytesRead > 0) return bytesRead;
       throw new Failure("it has become shorter");
     } catch (error) {
       if (!isFailure(error)) throw error;
@@ -227,7 +215,7 @@ class MasterJob {
       this.#fail(failure);
       throw failure;
     }
-  }
+  };
 
   #join(name: string): void {
     clearTimeout(this.#alone);
@@ -260,47 +248,5 @@ class MasterJob {
 
   #wake(): void {
     for (const wake of this.#waiting.splice(0)) wake();
-  }
-}
-
-/** A mapper that we talk to. */
-class Worker {
-  readonly peer: Peer;
-  readonly name: string;
-  isLost = false;
-  part = 0;
-  #onDone: ((done: MessageOf<"partDone">) => void) | undefined;
-
-  constructor(connection: Connection, silenceMs: number, name: string, onProgress: JobOptions["onProgress"]) {
-    const onAlive = (countedBytes: number) => onProgress?.({ part: this.part, mapper: name, countedBytes });
-    this.peer = new Peer(connection, silenceMs, { onAlive });
-    this.name = name;
-  }
-
-  /** Listens from now on, whatever is sent to it meanwhile. Rejects when it is lost. */
-  listen(): Promise<never> {
-    return this.#listen().catch((error) => {
-      this.isLost = true;
-      this.peer.connection.destroy();
-      throw error;
-    });
-  }
-
-  async #listen(): Promise<never> {
-    for (;;) {
-      const done = await this.peer.expect("partDone");
-      if (this.#onDone === undefined || done.part !== this.part)
-        throw new Failure(`part ${done.part} was not its`);
-      this.#onDone(done);
-      this.#onDone = undefined;
-    }
-  }
-
-  /** What becomes of a part that it is going to have. */
-  begin(part: number): Promise<MessageOf<"partDone">> {
-    this.part = part;
-    return new Promise((resolve) => {
-      this.#onDone = resolve;
-    });
   }
 }

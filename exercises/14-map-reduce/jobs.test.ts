@@ -9,8 +9,7 @@ import { after, before, describe, test } from "node:test";
 import type { Connection } from "../../shared/connection.ts";
 import { explain } from "../../shared/errors.ts";
 import { connect } from "../../shared/tcp.ts";
-import { within } from "../../shared/testing.ts";
-import { CutLink } from "./cut-link.ts";
+import { tcpRelay, within } from "../../shared/testing.ts";
 import type { Address } from "./job.ts";
 import { addLines, linesOf, sorted } from "./lines.ts";
 import { countHere as countJob, NodeHere } from "./nodes-here.ts";
@@ -180,7 +179,8 @@ describe("jobs", { concurrency: 8 }, () => {
   test("a text that becomes shorter while it is read fails the job, and no mapper is blamed", async () => {
     await using reducer = await NodeHere.reducer();
     const shrinking = join(folder, "shrinking.txt");
-    await writeFile(shrinking, text);
+    await writeFile(shrinking, "");
+    truncateSync(shrinking, 50_000_000); // more than is read before its end is cut off
     await using mapper = await scripted(async (master) => {
       await master.send({ type: "ready", role: "mapper" });
       await master.expect("part");
@@ -376,6 +376,44 @@ describe("a mapper that is lost, in whatever phase, is replaced", { concurrency:
   });
 });
 
+describe("a break between mapper and reducer", { concurrency: 2 }, () => {
+  const ANNOUNCE = 6;
+
+  test("for less than the silence: the result is offered again, and nothing is counted anew", async () => {
+    await using reducer = await NodeHere.reducer();
+    await using mapper = await NodeHere.mapper();
+    let announcements = 0;
+    await using link = await tcpRelay(reducer.address.port, (chunk, offset, toServer) => {
+      const isCut = toServer && offset === 0 && chunk[0] === ANNOUNCE && ++announcements <= 12;
+      return isCut ? { pieces: [], outcome: "reset" } : { pieces: [chunk] };
+    });
+    const address = { host: "127.0.0.1", port: link.port };
+    const { output } = await countHere(path, address, { mapper1: mapper.address }, { silenceMs: LONG_MS });
+    assert.equal(output, expected);
+    assert.equal(announcements, 13);
+    assert.equal(mapper.notes.filter((note) => note.startsWith("part 0: begun")).length, 1);
+  });
+
+  test("for longer: the master is told, and may give the part to others", async () => {
+    const gone = await NodeHere.reducer();
+    await gone.kill();
+    await using mapper = await NodeHere.mapper();
+    await using connection = await connect(mapper.address);
+    using master = new Peer(connection, LONG_MS);
+    const reducerPort = gone.address.port;
+    const job = { job: 1n, parts: 1, silenceMs: 1000, reducerHost: "127.0.0.1", reducerPort };
+    await master.send({ type: "job", ...job });
+    await master.expect("ready");
+    const tellAlive = setInterval(() => void master.send({ type: "alive", countedBytes: 0n }), 100);
+    await master.send({ type: "part", part: 0, sizeBytes: 0n });
+    const { outcome, reason } = await master.expect("partDone");
+    clearInterval(tellAlive);
+    assert.equal(outcome, "failed");
+    assert.match(reason, /^cannot connect to /);
+    assert.ok(mapper.notes.filter((note) => note.endsWith("; trying again")).length > 0);
+  });
+});
+
 describe("reducers that are broken", { concurrency: 8 }, () => {
   /** A job with an honest mapper and this reducer. */
   async function countWith(script: Script): Promise<string> {
@@ -474,13 +512,17 @@ async function replaced(
 ) {
   await using reducer = await NodeHere.reducer();
   await using honest = await NodeHere.mapper();
-  await using link = await CutLink.to(honest.address.port);
-  link.cut("reset");
+  let isCut = true;
+  await using link = await tcpRelay(honest.address.port, (chunk) =>
+    isCut ? { pieces: [], outcome: "reset" } : { pieces: [chunk] },
+  );
   let isFirst = true;
   await using other = await scripted(async (master, job) => {
     if (!isFirst) return; // it does not come back
     isFirst = false;
-    await broken(master, job, () => link.mend());
+    await broken(master, job, () => {
+      isCut = false;
+    });
   });
   const mappers: Record<string, Address> = {
     mapper1: other.address,

@@ -1,14 +1,19 @@
 /** A mapper's side of the protocol: counts the parts that a master sends, and offers each result to the reducer. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { connect } from "../../shared/tcp.ts";
 import { linesOf } from "./lines.ts";
 import { firstMessage, Peer, tellingWhy } from "./peer.ts";
-import { MAX_SILENCE_MS, type MessageOf, MIN_SILENCE_MS, type Outcome } from "./protocol.ts";
+import { MAX_SILENCE_MS, type MessageOf, MIN_SILENCE_MS } from "./protocol.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 type Job = MessageOf<"job">;
 type Debug = (line: string) => void;
+type Delivery = Pick<MessageOf<"partDone">, "outcome" | "reason">;
+
+/** A result that could not be delivered is offered again after this. */
+const RETRY_MS = 200;
 
 /** Throws `Failure` where a job is not one that can be worked on. */
 export function checkJob({ parts, silenceMs }: Job): void {
@@ -102,13 +107,26 @@ class Mapping {
     await this.#peer.send({ type: "partDone", part, outcome, reason }).catch(() => {}); // the reader has noticed
   }
 
-  async #deliver(part: number, tokenizer: Tokenizer): Promise<{ outcome: Outcome; reason: string }> {
+  /** A way to the reducer that is broken for less than the silence makes nobody lost: then the result is offered again. */
+  async #deliver(part: number, tokenizer: Tokenizer): Promise<Delivery> {
+    const { signal } = this.#ended;
+    const lostMs = performance.now() + this.#job.silenceMs;
+    for (;;) {
+      const delivery = await this.#offer(part, tokenizer);
+      if (delivery.outcome !== "failed" || signal.aborted || performance.now() >= lostMs) return delivery;
+      this.#debug(`part ${part}: ${delivery.reason}; trying again`);
+      await delay(RETRY_MS, undefined, { signal }).catch(() => {});
+    }
+  }
+
+  async #offer(part: number, tokenizer: Tokenizer): Promise<Delivery> {
     const { job, reducerHost: host, reducerPort: port, silenceMs } = this.#job;
     const { signal } = this.#ended;
     let connection: Connection | undefined;
+    const cut = () => connection?.reset();
     try {
-      connection = await connect({ host, port, timeoutMs: silenceMs, signal });
-      const cut = () => connection?.reset();
+      connection = await connect({ host, port, timeoutMs: silenceMs / 2, signal });
+      connection.timeoutMs = silenceMs;
       signal.addEventListener("abort", cut, { once: true });
       using reducer = new Peer(connection, silenceMs);
       await reducer.send({ type: "announce", job, part });
@@ -117,13 +135,13 @@ class Mapping {
       this.#debug(`part ${part}: granted`);
       await sendResult(reducer, tokenizer);
       await reducer.expect("received");
-      signal.removeEventListener("abort", cut);
       return { outcome: "delivered", reason: "" };
     } catch (error) {
       if (!isFailure(error)) throw error;
-      connection?.reset();
+      cut();
       return { outcome: "failed", reason: explain(error).slice(0, 1000) };
     } finally {
+      signal.removeEventListener("abort", cut);
       void connection?.close();
     }
   }

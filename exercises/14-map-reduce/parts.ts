@@ -1,5 +1,6 @@
 /** Where a text may be cut: behind a separator, so neither in a term nor in a UTF-8 sequence. */
 import { isContinuation, isInTerm, sequenceAt } from "./characters.ts";
+import { CHUNK_BYTES } from "./protocol.ts";
 
 export interface Part {
   /** Where it begins in the text, in bytes. */
@@ -64,4 +65,17 @@ async function cutFrom(begin: number, sizeBytes: number, readAt: ReadAt): Promis
     offset += read;
   }
   return sizeBytes;
+}
+
+/** Read at a time: a call of the file system costs more than the bytes of one chunk. */
+const READ_BYTES = 16 * CHUNK_BYTES;
+
+/** The bytes of a part. Each chunk is valid until the next one only. */
+export async function* chunksOf({ offset, sizeBytes }: Part, readAt: ReadAt): AsyncGenerator<Buffer, void> {
+  const block = Buffer.allocUnsafe(Math.min(READ_BYTES, sizeBytes));
+  for (let sent = 0; sent < sizeBytes; ) {
+    const read = await readAt(block.subarray(0, sizeBytes - sent), offset + sent);
+    for (let at = 0; at < read; at += CHUNK_BYTES) yield block.subarray(at, Math.min(at + CHUNK_BYTES, read));
+    sent += read;
+  }
 }
