@@ -33,7 +33,7 @@ export interface Schedule {
 }
 
 /** Numbers in [0, 1) from a seed (Mulberry32). */
-export function randomOf(seed: number): () => number {
+function randomOf(seed: number): () => number {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;

@@ -6,7 +6,7 @@ import { encode } from "../../shared/pdu.ts";
 import { BEATS_IN_SILENCE, MAX_MESSAGE_BYTES, Message, type MessageOf } from "./protocol.ts";
 
 /** How long somebody who has connected may take for the first message. */
-export const FIRST_MESSAGE_MS = 5000;
+const FIRST_MESSAGE_MS = 5000;
 
 export interface Sign {
   /** What our signs of life say that we have counted. */

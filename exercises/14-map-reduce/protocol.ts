@@ -107,7 +107,6 @@ export const Message = union("NLMR", "type", u8, {
 });
 export type Message = ValueOf<typeof Message>;
 export type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;
-export type Outcome = ValueOf<typeof Outcome>;
 /** What is known of a part's text, or of the whole, beside its terms. */
 export type Totals = Omit<MessageOf<"jobDone">, "type">;
 

@@ -23,7 +23,7 @@ const ACTIONS = 16;
 const CHAOS_MS = 5000;
 const POLL_MS = 100;
 /** Within which a segment without faults must agree. */
-export const CONVERGE_MS = 6000;
+const CONVERGE_MS = 6000;
 
 const KINDS = [
   "write",

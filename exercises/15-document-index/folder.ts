@@ -36,7 +36,7 @@ export interface FolderOptions {
 }
 
 /** Names of files that are being written and are no documents yet. */
-export const isUnfinished = (name: string) => name.endsWith(".nldi-part");
+const isUnfinished = (name: string) => name.endsWith(".nldi-part");
 
 /** Files up to this size are read in one go: 10,000 of them take 0.5 s so, 1.5 s with asynchronous calls. */
 const SMALL_BYTES = 256 * 1024;

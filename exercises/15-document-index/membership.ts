@@ -7,9 +7,9 @@ import { type OwnIndex, RemoteIndex, type Update } from "./document-index.ts";
 import { printable } from "./safe-path.ts";
 
 /** Between a node's announcements; six ports on two networks then cost 0.9 kB/s. */
-export const ANNOUNCE_MS = 2500;
+const ANNOUNCE_MS = 2500;
 /** A node that nobody has heard for so long is asked to announce itself, at each tick, */
-export const SOLICIT_MS = 3000;
+const SOLICIT_MS = 3000;
 const SOLICIT_AGAIN_MS = 250;
 /** and is gone when nobody has heard it for so long. */
 export const LOST_MS = 4500;
@@ -253,5 +253,5 @@ const isCurrent = ({ index, version, digest }: Member) =>
   index !== undefined &&
   (index.version > version || (index.version === version && index.digest.equals(digest)));
 /** `ana (3f5c01aa)`: names need not be unique, ids are. */
-export const labelOf = ({ name, id }: { name: string; id: string }) =>
+const labelOf = ({ name, id }: { name: string; id: string }) =>
   `${printable(name)} (${id.slice(0, 8)})`;

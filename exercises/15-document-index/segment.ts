@@ -6,8 +6,8 @@ import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 
 /** Reaches every node of this machine whose socket has SO_BROADCAST, whatever networks there are. */
-export const LOOPBACK_BROADCAST = "127.255.255.255";
-export const isLoopback = (address: string) => address.startsWith("127.");
+const LOOPBACK_BROADCAST = "127.255.255.255";
+const isLoopback = (address: string) => address.startsWith("127.");
 
 export interface PortRange {
   first: number;

@@ -7,7 +7,7 @@ import type { IndexNode } from "./index-node.ts";
 import { contains, labels, listingLines, listingOf, matches, type Row, rowCalled, table } from "./listing.ts";
 import { printable } from "./safe-path.ts";
 
-export const HELP = `list [PATTERN]            the documents and who has them; * and ? stand for any characters, and for one
+const HELP = `list [PATTERN]            the documents and who has them; * and ? stand for any characters, and for one
 nodes                     who is there
 find TEXT                 the documents with this text in their path
 get DOCUMENT [--from NODE]
