@@ -253,5 +253,4 @@ const isCurrent = ({ index, version, digest }: Member) =>
   index !== undefined &&
   (index.version > version || (index.version === version && index.digest.equals(digest)));
 /** `ana (3f5c01aa)`: names need not be unique, ids are. */
-const labelOf = ({ name, id }: { name: string; id: string }) =>
-  `${printable(name)} (${id.slice(0, 8)})`;
+const labelOf = ({ name, id }: { name: string; id: string }) => `${printable(name)} (${id.slice(0, 8)})`;
