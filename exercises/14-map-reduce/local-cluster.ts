@@ -55,10 +55,11 @@ export class LocalCluster implements AsyncDisposable {
   /** Starts a node, for the first time or again. */
   async start(name: string): Promise<Running> {
     const { host, port } = this.address(name);
-    const program = name === "reducer" ? "reducer" : "mapper";
-    const args = ["--host", host, "--port", port, ...(this.#options.args ?? [])];
+    const own =
+      name === "reducer" ? ["reducer.ts", "--host", host, "--port", port] : ["mapper.ts", host, port];
+    const [program, ...args] = [...own, ...(this.#options.args ?? [])];
     const { wrapper } = this.#options;
-    const running = await start(`${HERE}/${program}.ts`, args, wrapper === undefined ? {} : { wrapper });
+    const running = await start(`${HERE}/${program}`, args, wrapper === undefined ? {} : { wrapper });
     running.child.stderr?.setMaxListeners(0);
     this.#running.set(name, running);
     return running;
