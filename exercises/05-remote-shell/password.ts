@@ -8,7 +8,8 @@ import { checkPassword } from "./users.ts";
 export function passwordFrom(path: string, log: (line: string) => void): string {
   try {
     const [password = ""] = readFileSync(path, "utf8").split(/\r?\n/);
-    if (statSync(path).mode & 0o077) log(`warning: others can read ${path}; chmod 600 it`);
+    if (process.platform !== "win32" && statSync(path).mode & 0o077)
+      log(`warning: others can read ${path}; chmod 600 it`);
     checkPassword(password);
     return password;
   } catch (error) {

@@ -17,7 +17,7 @@ import {
   type Stats,
   statSync,
 } from "node:fs";
-import { relative, sep } from "node:path";
+import { isAbsolute, relative, sep } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { HttpError } from "../../shared/http.ts";
 import { formatDate } from "../../shared/http-serving.ts";
@@ -105,7 +105,7 @@ export class Files {
 
   #isInside(realPath: string): boolean {
     const way = relative(this.#root, realPath);
-    return !way.split(sep).some((segment) => segment.startsWith("."));
+    return !isAbsolute(way) && !way.split(sep).some((segment) => segment.startsWith("."));
   }
 
   #look(path: string): ServedFile | undefined {

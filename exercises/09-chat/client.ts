@@ -38,7 +38,7 @@ await program({
     ringTimeout: setting(integer(1, 3600), "seconds that a call waits for an answer", 120),
   },
   async run({ host, port, nick, realName, password, callPort, ringTimeout }, { signal }) {
-    using terminal = new Terminal(() => void process.kill(process.pid, "SIGINT"));
+    using terminal = new Terminal(() => void process.emit("SIGINT"));
     const options = {
       host,
       port,
