@@ -56,6 +56,18 @@ interface Open {
   lost: Promise<void>;
 }
 
+/** Two waits, not one: when this process has been held up, the first ends before what has arrived is looked at. */
+async function patientRead(connection: Connection): Promise<Frame | undefined> {
+  for (let wait = 1; ; wait++) {
+    try {
+      return await connection.readPdu(Frame, MAX_FRAME_BYTES);
+    } catch (error) {
+      if (!(error instanceof TimeoutError)) throw error;
+      if (wait === 2) throw new Failure(`the peer sent nothing for ${SILENCE_MS} ms`);
+    }
+  }
+}
+
 export function successorLink(options: LinksOptions): SuccessorLink {
   const { id, first, members, signal, debug, generation, mayBypass, onHeard, onSuccessor } = options;
   const order = ringFrom(id, first, [...members.keys()]);
@@ -86,12 +98,7 @@ export function successorLink(options: LinksOptions): SuccessorLink {
   }
 
   async function answer(connection: Connection, from: number): Promise<void> {
-    const read = () => connection.readPdu(Frame, MAX_FRAME_BYTES);
-    // Two waits, not one: when this process has been held up, the first ends before what has arrived is looked at.
-    const frame = await read().catch((error: unknown) => {
-      if (error instanceof TimeoutError) return read();
-      throw error;
-    });
+    const frame = await patientRead(connection);
     if (frame === undefined) throw new Failure("the successor closed the link");
     const meaning = understand(frame);
     if (meaning.kind !== "probe" || meaning.idSource !== from)
