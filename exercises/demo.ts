@@ -2,6 +2,8 @@
 import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import { optional, text } from "../shared/config.ts";
 import { Failure } from "../shared/errors.ts";
 import { program } from "../shared/program.ts";
@@ -20,12 +22,24 @@ interface DemoResult {
   log?: string;
 }
 
+/** Lines of at most `width` characters, cut at spaces; what goes on stands further in. */
+function folded(line: string, width: number): string {
+  const [indent = ""] = /^[ |$]*/.exec(line) ?? [];
+  const cut = line.lastIndexOf(" ", width);
+  if (line.length <= width || cut <= indent.length || indent.length > width / 2) return line;
+  return `${line.slice(0, cut)}\n${folded(`${" ".repeat(indent.length + 2)}${line.slice(cut + 1)}`, width)}`;
+}
+
 /** Passes its output on as it comes; how it went is its exit code. */
 async function narrate({ folder }: Exercise, signal: AbortSignal): Promise<void> {
   await using demo = await start(`${folder}/demo.ts`, [], { servers: 0 });
   signal.addEventListener("abort", () => demo.kill("SIGTERM"));
-  demo.child.stdout?.pipe(process.stdout);
-  demo.child.stderr?.pipe(process.stderr);
+  const show = async (input: Readable | null, output: NodeJS.WriteStream) => {
+    if (input === null) return;
+    for await (const line of createInterface({ input }))
+      output.write(`${folded(line, output.columns || 80)}\n`);
+  };
+  await Promise.all([show(demo.child.stdout, process.stdout), show(demo.child.stderr, process.stderr)]);
   const { code } = await demo.exited;
   if (code !== 0) throw new Failure(`the demo failed (exit code ${code})`);
 }

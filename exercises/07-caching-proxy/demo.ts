@@ -90,11 +90,10 @@ const milliseconds = (ms: number) => `${ms.toFixed(1).padStart(6)} ms`;
 
 /** The median times of a miss and of a hit. */
 async function browse(proxy: Running, { url }: Origin): Promise<{ missMs: number; hitMs: number }> {
-  say(
-    `Two pages with the same style sheet and picture, visited twice; the origin takes ${ORIGIN_MS} ms an answer:`,
-  );
+  say("Two pages with the same style sheet and picture, visited twice; the origin takes");
+  say(`${ORIGIN_MS} ms an answer (from Cache-Status: what each answer is):`);
   say();
-  say(`  ${"".padEnd(14)}${"first visit".padEnd(42)}second visit`);
+  say(`  ${"".padEnd(14)}${"first visit".padEnd(30)}second visit`);
   const totals = [0, 0];
   const visits: Answer[][] = [];
   for (const total of totals.keys()) {
@@ -106,8 +105,8 @@ async function browse(proxy: Running, { url }: Origin): Promise<{ missMs: number
   for (const [i, path] of PAGES.flat().entries()) {
     const cells = visits
       .map((answers) => answers[i])
-      .map((answer) => answer && `${milliseconds(answer.ms)}  ${answer.how}`);
-    say(`  ${path.padEnd(14)}${cells[0]?.padEnd(42)}${cells[1]}`);
+      .map((answer) => answer && `${milliseconds(answer.ms)}  ${answer.how.replace(/fwd=|; ttl=\d+/g, "")}`);
+    say(`  ${path.padEnd(14)}${cells[0]?.padEnd(30)}${cells[1]}`);
   }
   const [first = 0, second = 0] = totals;
   say(`  ${"together".padEnd(14)}${milliseconds(first).padEnd(42)}${milliseconds(second)}`);

@@ -8,6 +8,7 @@
 import {
   closeSync,
   fstatSync,
+  ftruncateSync,
   openSync,
   readSync,
   renameSync,
@@ -94,6 +95,7 @@ export class ObjectWriter {
     const head = encodeHead(file, meta);
     if (head.length > bodyOffset) return undefined;
     writeAll(this.#fd, head, 0);
+    if (bodyBytes === 0) ftruncateSync(this.#fd, bodyOffset); // the file ends where its body does
     renameSync(this.#path + PART, file.path);
     return { ...file, seen: statSync(file.path) };
   }

@@ -2,7 +2,7 @@
  * The stored responses: found by address and variant, bounded in bytes on the disk and in memory, least recently used out
  * first. The index is in memory alone; after a crash it is read again from the heads of the files.
  */
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { lock, unlock } from "../../shared/folder-lock.ts";
@@ -241,10 +241,13 @@ export class Store {
     entry.file = file;
   }
 
-  /** Without ending. */
+  /** Without ending. One that is taken, by an earlier life that was ahead of the clock, is passed over. */
   #newPath(): string {
-    this.#lastName = Math.max(this.#lastName + 1, Date.now());
-    return join(this.#options.folder, this.#lastName.toString(36));
+    while (true) {
+      this.#lastName = Math.max(this.#lastName + 1, Date.now());
+      const path = join(this.#options.folder, this.#lastName.toString(36));
+      if (!existsSync(path + OBJECT)) return path;
+    }
   }
 
   remove(entry: Entry): void {
