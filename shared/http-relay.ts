@@ -64,7 +64,7 @@ async function deliver(to: Connection, bytes: Buffer): Promise<void> {
 }
 
 /** Sends a head, then a body as it comes, each piece when the receiver has taken those before. Throws `ReceiverError`. */
-export async function sendMessage(to: Connection, head: Buffer, body: Body, framing: Framing): Promise<void> {
+async function sendMessage(to: Connection, head: Buffer, body: Body, framing: Framing): Promise<void> {
   let unsent = head;
   for await (const data of body) {
     const piece = framing.kind === "chunked" ? encodeChunk(data) : data;

@@ -19,7 +19,7 @@ export class HttpError extends Failure {
 
 export const MAX_HEAD_BYTES = 64 * 1024;
 /** RFC 9112 §3 asks for 8000 at least. */
-export const MAX_TARGET_BYTES = 8000;
+const MAX_TARGET_BYTES = 8000;
 const CRLF = "\r\n";
 const HEAD_END = Buffer.from(CRLF + CRLF);
 

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, type Standing, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { Running, runTool, start } from "../../shared/running.ts";
+import { isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
 const HERE = import.meta.dirname;
 const CLIENTS = 64;
@@ -67,17 +67,6 @@ if (process.argv[1] === "tcp") {
 }
 `;
 
-async function isInstalled(tool: string, args: readonly string[]): Promise<boolean> {
-  const result = await runTool(tool, args).catch(() => undefined);
-  return result?.code === 0;
-}
-
-/** What to put in front of a command so that it has a core for itself, where that can be had. */
-async function pinning(): Promise<(core: number) => string[]> {
-  const works = await isInstalled("taskset", ["-c", "1", "true"]);
-  return works ? (core) => ["taskset", "-c", String(core)] : () => [];
-}
-
 async function startTool(command: readonly string[]): Promise<Running> {
   const [file = "", ...args] = command;
   const running = new Running(file, args, {});
@@ -107,23 +96,22 @@ async function load(
 }
 
 async function bench(folder: string, log: (line: string) => void): Promise<string[]> {
-  const pin = await pinning();
   const epoll = await compiled(folder, "bench-epoll");
-  const generator = [...pin(0), await compiled(folder, "bench-load")];
+  const generator = [...pinned(0), await compiled(folder, "bench-load")];
   const peers: Peer[] = [
-    { name: "C, epoll", serve: (transport) => startTool([...pin(1), epoll, transport]) },
+    { name: "C, epoll", serve: (transport) => startTool([...pinned(1), epoll, transport]) },
     {
       name: "ours",
       serve: (transport) =>
-        start(`exercises/01-echo/${transport}-server.ts`, ["--port", 0], { wrapper: pin(1) }),
+        start(`exercises/01-echo/${transport}-server.ts`, ["--port", 0], { wrapper: pinned(1) }),
     },
     {
       name: "Node, plain (pipe, send)",
-      serve: (transport) => startTool([...pin(1), process.execPath, "-e", PLAIN_NODE, transport]),
+      serve: (transport) => startTool([...pinned(1), process.execPath, "-e", PLAIN_NODE, transport]),
     },
   ];
-  if (await isInstalled("python3", ["-c", "import asyncio"])) {
-    const serve = (transport: Transport) => startTool([...pin(1), "python3", "-c", ASYNCIO, transport]);
+  if (isInstalled("python3")) {
+    const serve = (transport: Transport) => startTool([...pinned(1), "python3", "-c", ASYNCIO, transport]);
     peers.push({ name: "Python, asyncio", serve });
   } else log("missing: python3");
 
@@ -157,7 +145,7 @@ await program({
   example: "",
   settings: {},
   async run(_, { log }) {
-    if (!(await isInstalled("cc", ["--version"]))) {
+    if (!isInstalled("cc")) {
       throw new Failure("cannot measure: the load and the yardstick are C, and cc is missing; install gcc");
     }
     const folder = mkdtempSync(join(tmpdir(), "netlab-echo-"));

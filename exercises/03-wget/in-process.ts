@@ -11,7 +11,7 @@ import { classified } from "./failures.ts";
 import { HeadersLog } from "./headers-log.ts";
 import { httpUrl } from "./protocol.ts";
 
-export interface Downloaded {
+interface Downloaded {
   /** What the program would exit with. */
   code: number;
   /** All that it would have said, the error last. */

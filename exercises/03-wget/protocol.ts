@@ -9,7 +9,7 @@ import { parseDate } from "../../shared/http-serving.ts";
 import { ServerFailure } from "./failures.ts";
 
 /** Where the demo's server listens, and behind it its proxy. */
-export const WGET_PORT = 10_300;
+const WGET_PORT = 10_300;
 export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [`${WGET_PORT}-${WGET_PORT + 1}`] }];
 
 /** `localhost:8080/x` as well: without a scheme it is http. Throws `Failure`. */
@@ -143,7 +143,7 @@ export function isSameVersion(a: Version, b: Version): boolean {
   );
 }
 
-export interface ContentRange {
+interface ContentRange {
   /** `undefined` with 416: no byte of it. The end is behind the last byte. */
   start: number | undefined;
   end: number | undefined;

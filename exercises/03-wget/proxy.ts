@@ -3,7 +3,7 @@ import { BlockList, isIP } from "node:net";
 import { UsageError } from "../../shared/errors.ts";
 import { endpoint, httpUrl, isSecure } from "./protocol.ts";
 
-export type Environment = Readonly<Record<string, string | undefined>>;
+type Environment = Readonly<Record<string, string | undefined>>;
 
 /** `http://user:password@host:3128`, or a host alone. Throws `UsageError`; `where` begins the complaint. */
 export function proxyUrl(text: string, where: string): URL {

@@ -22,7 +22,7 @@ import {
 export const PORT = 10_500;
 export const MAX_DATA_BYTES = 64 * 1024;
 export const MAX_COMMAND_BYTES = 64 * 1024;
-export const MAX_USER_BYTES = 32;
+const MAX_USER_BYTES = 32;
 export const MAX_PASSWORD_BYTES = 128;
 export const KEY_BYTES = 32;
 export const TAG_BYTES = 16;
@@ -39,10 +39,10 @@ export const STDIN_WINDOW_BYTES = 64 * 1024;
 export const MAX_RECORDS = 2 ** 32;
 
 /** What is encrypted: everything, or (the assignment's variant) the login only. */
-export const ENCRYPT = { session: 1, login: 2 } as const;
+const ENCRYPT = { session: 1, login: 2 } as const;
 export type Encrypt = keyof typeof ENCRYPT;
 
-export const OUTCOMES = { welcome: 0, refused: 1, full: 2 } as const;
+const OUTCOMES = { welcome: 0, refused: 1, full: 2 } as const;
 export const SIGNALS = { interrupt: 2, quit: 3, terminate: 15 } as const;
 export const REASONS = { failures: 1, idle: 2, stopping: 3 } as const;
 

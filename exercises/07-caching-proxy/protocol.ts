@@ -13,7 +13,7 @@ export const ORIGIN_PORT = 10_780;
 export const dissectors: readonly Dissector[] = [{ as: "http", tcp: [PROXY_PORT, ORIGIN_PORT] }];
 
 const MAGIC = 0x4e4c_4350;
-export const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 1;
 export const MAX_META_BYTES = 256 * 1024;
 
 /** In front of each stored body. Whatever does not add up is no object. */
@@ -135,7 +135,7 @@ export interface CacheStatus {
   detail?: string;
 }
 
-export const CACHE_NAME = "netlab";
+const CACHE_NAME = "netlab";
 
 export function formatCacheStatus({
   hit,

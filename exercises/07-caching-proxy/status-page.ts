@@ -15,7 +15,7 @@ export const escapeHtml = (text: string) =>
   text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 const number = (value: number) => value.toLocaleString("en");
 
-export function statusHtml(store: Store, { counts }: Cache, message = ""): Buffer {
+function statusHtml(store: Store, { counts }: Cache, message = ""): Buffer {
   const asked = counts.hits + counts.misses + counts.collapsed;
   const ratio = asked === 0 ? "–" : `${((100 * (counts.hits + counts.collapsed)) / asked).toFixed(1)} %`;
   const rows: [string, string][] = [

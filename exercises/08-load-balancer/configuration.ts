@@ -32,7 +32,7 @@ const nodePort: Parse<number> = (text) => {
 };
 
 /** [balancer]; also on the command line, which goes first. */
-export const POLICY = {
+const POLICY = {
   algorithm: setting(oneOf(...ALGORITHMS), ALGORITHMS.join(", "), "round-robin"),
   healthPath: setting(path, "what a node is asked for to see whether it is up", "/"),
   healthInterval: setting(seconds, "seconds between two checks of a node", 2),

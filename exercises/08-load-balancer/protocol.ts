@@ -82,7 +82,7 @@ export function wantedUpgrade({ method, minor, fields }: RequestHead): string | 
   return protocols === undefined || /h2c|http/i.test(protocols) ? undefined : protocols;
 }
 
-export interface Attempt {
+interface Attempt {
   method: string;
   /** Could the node have read any of the request? */
   isSent: boolean;

@@ -2,7 +2,7 @@
 import { fold, matchesMask } from "./protocol.ts";
 import { sourceOf, type User } from "./state.ts";
 
-export interface Ban {
+interface Ban {
   /** `nick!user@host`, with `*` and `?`. */
   mask: string;
   by: string;
@@ -52,7 +52,7 @@ export const isOperator = (channel: Channel, user: User) => channel.members.get(
 /** A member's nick as NAMES and WHOIS show it. */
 export const prefixOf = (channel: Channel, user: User) => (isOperator(channel, user) ? "@" : "");
 
-export function isBanned(channel: Channel, user: User): boolean {
+function isBanned(channel: Channel, user: User): boolean {
   if (channel.bans.length === 0) return false;
   const source = fold(sourceOf(user));
   return channel.bans.some(({ mask }) => matchesMask(fold(mask), source));

@@ -9,7 +9,7 @@ import type { Dissector } from "../../shared/describe.ts";
 
 export const CHAT_PORT = 10_900;
 /** Where the demo's direct link is caught: bare lines without commands, which to Wireshark are data and not IRC. */
-export const DEMO_CALL_PORT = 10_901;
+const DEMO_CALL_PORT = 10_901;
 export const dissectors: readonly Dissector[] = [
   { as: "irc", tcp: [CHAT_PORT] },
   { as: "data", tcp: [DEMO_CALL_PORT] },

@@ -8,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { runTool, within } from "../../shared/running.ts";
+import { isInstalled, runTool, within } from "../../shared/running.ts";
 import { freePorts, LocalRing, loopback, nodeHere } from "./local-ring.ts";
 
 const MEASURE_MS = 500;
@@ -103,13 +103,6 @@ async function other(command: string, size: number, { script = "", option = "" }
   return Number(stdout);
 }
 
-async function isInstalled(command: string): Promise<boolean> {
-  return runTool(command, ["--version"]).then(
-    ({ code }) => code === 0,
-    () => false,
-  );
-}
-
 await program({
   summary: "Measures the rounds of an idle turn, beside the least that carries a byte round sockets.",
   example: "",
@@ -119,9 +112,8 @@ await program({
     try {
       const pass = join(folder, "pass");
       const hasC =
-        (await isInstalled("cc")) &&
-        (await runTool("cc", ["-O2", "-o", pass, file("bench-pass.c")])).code === 0;
-      const hasPython = await isInstalled("python3");
+        isInstalled("cc") && (await runTool("cc", ["-O2", "-o", pass, file("bench-pass.c")])).code === 0;
+      const hasPython = isInstalled("python3");
       if (!hasC) log("missing: cc, so there is no C program beside it");
       if (!hasPython) log("missing: python3, so there is no asyncio beside it");
       for (const size of [4, 64]) {

@@ -5,7 +5,7 @@
 import { compareTurns, type Meaning, type Message, type Turn } from "./protocol.ts";
 
 /** A claim is repeated after this. */
-export const CLAIM_INTERVAL_MS = 250;
+const CLAIM_INTERVAL_MS = 250;
 
 export type Claim = Meaning & { kind: "claim" };
 

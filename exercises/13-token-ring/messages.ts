@@ -5,9 +5,9 @@
 import { compareTurns, type Line, type Message, type Turn } from "./protocol.ts";
 
 /** A message that has not come back is sent again after this, */
-export const RETURN_TIMEOUT_MS = 1000;
+const RETURN_TIMEOUT_MS = 1000;
 /** and given up after so many times. */
-export const MAX_ATTEMPTS = 5;
+const MAX_ATTEMPTS = 5;
 
 export type Outcome = "delivered" | "undelivered" | "unconfirmed" | "unsent";
 export type MessageAction =

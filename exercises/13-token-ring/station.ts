@@ -10,7 +10,7 @@ import { type Line, type Meaning, type Message, ringFrom, type Turn } from "./pr
 /** No message under a turn, nor a turn, has passed for so long: the turn is lost. */
 export const LOSS_TIMEOUT_MS = 2500;
 /** The end command is repeated after this. */
-export const FINISH_INTERVAL_MS = 1000;
+const FINISH_INTERVAL_MS = 1000;
 
 export interface StationOptions {
   id: number;
