@@ -32,7 +32,8 @@ const GONE_MS = 120;
 /** A large file that still grows is copied when it has been quiet for so long. */
 const QUIET_MS = 200;
 /** chokidar tells of a directory before it watches it: what is put there in between is found by looking once more. */
-const WATCHED_MS = [250, 2000];
+const LOOK_AGAIN_MS = [250, 2000];
+const FRESH_MS = 3000;
 /** So long the disk's queue keeps others from their turn. */
 const TURN_MS = 10;
 /** Against what no notice came of. */
@@ -49,7 +50,7 @@ export class LocalChanges {
   /** What has which inode, as far as it was seen. */
   readonly #inodes = new Map<bigint, string>();
   readonly #complained = new Set<string>();
-  /** Directories that are watched since a short while. */
+  /** Directories that are new: it may be that nobody tells yet what is put into them. */
   readonly #fresh = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #isOn = false;
@@ -76,12 +77,7 @@ export class LocalChanges {
     });
     this.#watcher.on("all", (event, path) => {
       this.#see(path);
-      if (event !== "addDir") return;
-      const seeAgain = () => {
-        this.#fresh.add(relative(disk.root, path));
-        this.#see(path);
-      };
-      for (const ms of WATCHED_MS) setTimeout(seeAgain, ms).unref();
+      if (event === "addDir") this.#watchClosely(relative(disk.root, path));
     });
     this.#watcher.on("error", (error) =>
       log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`),
@@ -115,6 +111,13 @@ export class LocalChanges {
     const atMs = performance.now() + delayMs;
     this.#dirty.set(path, Math.max(atMs, this.#dirty.get(path) ?? 0));
     this.#timer ??= setTimeout(() => this.#lookSoon(), Math.max(1, delayMs));
+  }
+
+  #watchClosely(path: string): void {
+    if (this.#fresh.has(path)) return;
+    this.#fresh.add(path);
+    for (const ms of LOOK_AGAIN_MS) setTimeout(() => this.#mark(path, 0), ms).unref();
+    setTimeout(() => this.#fresh.delete(path), FRESH_MS).unref();
   }
 
   #lookSoon(): void {
@@ -172,7 +175,7 @@ export class LocalChanges {
     if (this.#isPending(path)) return this.#mark(path, 20);
     checkPath(path);
     if (path.includes("\ufffd")) return this.#complain(path, "its name is not UTF-8");
-    if (this.#fresh.delete(path)) this.#hasNews(path);
+    if (this.#fresh.has(path)) this.#hasNews(path);
     const found = disk.find(path);
     const item = tree.get(path);
     if (looksLike(found, item)) return void (found && this.#inodes.set(found.inode, path));
@@ -210,19 +213,20 @@ export class LocalChanges {
       if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
       return this.#mark(path, GONE_MS);
     }
-    if (this.#hasNews(parentOf(path))) return this.#mark(path, GONE_MS);
+    const places = [parentOf(path), ...this.#fresh];
+    if (places.filter((folder) => this.#hasNews(folder)).length > 0) return this.#mark(path, GONE_MS);
     this.#goneAt.delete(path);
     this.#propose("delete", path, NOTHING);
   }
 
-  /** Is there something in the directory that the tree does not know yet? It is looked at. */
+  /** Is there something in the directory that the tree does not know yet? It is looked at; what is gone may be there now. */
   #hasNews(folder: string): boolean {
     const { disk, tree } = this.#node;
     const news = disk
       .names(folder)
       .map((name) => joined(folder, name))
       .filter((path) => !tree.get(path) && !this.#complained.has(path));
-    for (const path of news) if (!this.#dirty.has(path) && !this.#isPending(path)) this.#mark(path, 0);
+    for (const path of news) if (!this.#dirty.has(path) && !this.#pending.has(path)) this.#mark(path, 0);
     return news.length > 0;
   }
 
@@ -243,8 +247,10 @@ export class LocalChanges {
     const item: Item = { ...found, kind: found.kind as Item["kind"], digest: NOTHING, blob: NOTHING };
     if (found.kind !== "file") {
       this.#propose(action, path, encode(PutBody, { item, content: NOTHING }));
-      if (found.kind === "directory")
-        for (const name of this.#node.disk.names(path)) this.#mark(joined(path, name), 0);
+      if (found.kind === "directory") {
+        this.#watchClosely(path);
+        this.#hasNews(path);
+      }
       return;
     }
     if (found.sizeBytes > INLINE_BYTES) {

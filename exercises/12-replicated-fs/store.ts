@@ -9,7 +9,7 @@
  *     stage/       contents that have arrived and are not yet in their place
  *     aside/       what was in the directory, or was to be, and is not of the file system
  */
-import { existsSync, mkdirSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
 import { type FileHandle, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -58,7 +58,7 @@ const bootId = () => {
   }
 };
 
-export class Store implements Durable<Entry> {
+export class Store implements Durable<Entry>, AsyncDisposable {
   readonly folder: string;
   readonly stage: string;
   readonly asideFolder: string;
@@ -203,6 +203,11 @@ export class Store implements Durable<Entry> {
   noteMastered(mastered: number): void {
     this.progress.mastered = mastered;
     this.noteProgress(this.progress.applied, this.progress.commit);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    closeSync(this.#progressFd);
+    await this.#log?.close();
   }
 
   async #replace(name: string, parts: readonly Buffer[], keepOpen: true): Promise<FileHandle>;

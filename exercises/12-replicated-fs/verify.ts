@@ -19,7 +19,7 @@ type Items = Map<string, Item>;
 
 /** Prints the differences; throws `Failure` where there are any, or a node could not be asked. */
 export async function verify({ dir, state, secret, signal }: VerifyOptions): Promise<void> {
-  const store = new Store(state, false);
+  await using store = new Store(state, false);
   const { identity } = store;
   if (identity === undefined)
     throw new Failure(`${dir} is no node's directory: there is nothing in ${state}`);
