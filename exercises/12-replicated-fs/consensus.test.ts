@@ -216,3 +216,138 @@ test("the disk tells late of an entry that has been replaced: that says nothing 
   node.saved(2, 3);
   assert.equal(node.commit, 2);
 });
+
+/** Elected by node 2, at 9000 ms. */
+function elect(node: Consensus<Entry>): void {
+  node.tick(9000);
+  const { term } = node;
+  for (const isTrial of [true, false])
+    node.receive({ kind: "vote", from: 2, term: term + 1, granted: true, isTrial }, 9000);
+  assert.equal(node.role, "master");
+}
+const append = (from: number, term: number, prevIndex: number, prevTerm: number, commit = 0) =>
+  ({ kind: "append", from, term, prevIndex, prevTerm, entries: [], commit }) as const;
+const idsOf = (entries: readonly Entry[]) => entries.map(({ id }) => id);
+
+test("a copied tree: what the log has beyond what was agreed with its master is handed out, the rest is in the copy", () => {
+  const cases: [string, number[], (node: Consensus<Entry>) => void][] = [
+    ["nothing agreed", [0, 1, 2], () => {}],
+    ["agreed by a heartbeat", [2], (node) => node.receive(append(2, 3, 2, 2), 0)],
+    [
+      "agreed with one who is master no more",
+      [0, 1, 2],
+      (node) => {
+        node.receive(append(2, 3, 2, 2), 0);
+        node.receive({ kind: "acknowledge", from: 3, term: 4, accepted: false, match: 0 }, 0);
+      },
+    ],
+    [
+      "agreed before it stood for election itself",
+      [0, 1, 2],
+      (node) => {
+        node.receive(append(2, 3, 2, 2), 0);
+        node.tick(9000);
+      },
+    ],
+    ["committed", [1, 2], (node) => node.receive(append(2, 3, 1, 1, 1), 0)],
+  ];
+  for (const [what, cut, meet] of cases) {
+    const node = nodeOf(3, [1, 2, 2]);
+    meet(node);
+    if (what === "committed") node.receive(append(3, 4, 0, 0), 0);
+    node.install({ index: 5, term: 5, members: [1, 2, 3, 4] });
+    assert.deepEqual(idsOf(node.takeCut()), cut, what);
+    assert.deepEqual([node.commit, node.lastIndex, node.lastTerm], [5, 5, 5], what);
+    assert.deepEqual(node.members, [1, 2, 3, 4], what);
+  }
+});
+
+test("a copied tree that the log goes on behind: the entries behind it stay", () => {
+  const node = nodeOf(3, [1, 2, 2]);
+  node.install({ index: 2, term: 2, members: [1, 2, 3] });
+  assert.deepEqual([idsOf(node.log), idsOf(node.takeCut()), node.lastIndex], [[2], [], 3]);
+  node.install({ index: 1, term: 1, members: [9] });
+  assert.deepEqual([node.base.index, node.members], [2, [1, 2, 3]], "an older one is of no use");
+});
+
+test("a copied tree that ends before the log: what comes behind it is not on disk yet", () => {
+  const node = nodeOf(3, [1, 1, 1, 1]);
+  node.install({ index: 2, term: 3, members: [1, 2, 3] });
+  elect(node);
+  node.propose((term) => ({ term, id: 9 }), 9000);
+  node.receive({ kind: "acknowledge", from: 2, term: 4, accepted: true, match: 3 }, 9000);
+  assert.equal(node.commit, 2);
+  node.saved(3, 4);
+  assert.equal(node.commit, 3);
+});
+
+test("what is committed is neither replaced nor, before it is that, forgotten", () => {
+  const node = nodeOf(3, [1, 2, 2]);
+  node.receive(append(2, 3, 2, 2, 2), 0);
+  const other = { ...append(2, 3, 1, 1), entries: [{ term: 3, id: 9 }] };
+  assert.throws(() => node.receive(other, 0), /entry 2 is committed/);
+  node.compact(3);
+  assert.equal(node.base.index, 0);
+  node.compact(2);
+  assert.deepEqual([node.base.index, node.base.term, idsOf(node.log)], [2, 2, [2]]);
+});
+
+/** What a master says to a node now. */
+const said = (node: Consensus<Entry>, to: number) =>
+  node
+    .takeOutput()
+    .filter((out) => out.to === to)
+    .map(({ message }) => message);
+
+test("proposals between two sendings go in one append, and no more than four appends are unanswered", () => {
+  const node = master();
+  const propose = (count: number) => {
+    for (let i = 0; i < count; i++) node.propose((term) => ({ term, id: i }), 3000);
+  };
+  propose(3);
+  const [first] = said(node, 2);
+  assert.ok(first?.kind === "append" && first.entries.length === 3);
+  for (let i = 0; i < 3; i++) {
+    propose(1);
+    assert.equal(said(node, 2).length, 1);
+  }
+  propose(1);
+  assert.equal(said(node, 2).length, 0);
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 3 }, 3000);
+  const [next] = said(node, 2);
+  assert.ok(next?.kind === "append" && next.prevIndex === 6 && next.entries.length === 1);
+  node.tick(3601);
+  const [again] = said(node, 2);
+  assert.ok(again?.kind === "append" && again.prevIndex === 3, "what was not answered is sent again");
+});
+
+test("that an entry is committed is told at once, also to who acknowledges it late", () => {
+  const node = master();
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.takeOutput();
+  node.saved(1, 1);
+  const acknowledge = (from: number) =>
+    node.receive({ kind: "acknowledge", from, term: 1, accepted: true, match: 1 }, 3000);
+  acknowledge(2);
+  const [told] = said(node, 2);
+  assert.ok(told?.kind === "append" && told.commit === 1 && told.prevIndex === 1);
+  acknowledge(3);
+  const [late] = said(node, 3);
+  assert.ok(late?.kind === "append" && late.commit === 1 && late.prevIndex === 1);
+  assert.deepEqual([said(node, 2), said(node, 3)], [[], []], "and not twice");
+});
+
+test("who lacks what is in no log any more is told to copy the whole", () => {
+  const node = master();
+  for (const id of [1, 2]) node.propose((term) => ({ term, id }), 3000);
+  node.saved(2, 1);
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 2 }, 3000);
+  node.compact(2);
+  node.takeOutput();
+  node.receive({ kind: "acknowledge", from: 3, term: 1, accepted: false, match: 0 }, 3000);
+  node.tick(3200);
+  assert.deepEqual(
+    said(node, 3).map(({ kind }) => kind),
+    ["copy"],
+  );
+});

@@ -1,6 +1,14 @@
 /** What a node must not forget: the state's files, as they are written, torn, and read again. */
 import { strict as assert } from "node:assert";
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -113,8 +121,24 @@ test("a base that was copied from elsewhere: a log that does not agree with it i
   assert.equal(pathsOf(again()), "", "the log ends before it");
 });
 
+test("entries are added to the log's file, which is written anew only where it must be", async () => {
+  const store = again();
+  const inode = () => statSync(join(folder, "log")).ino;
+  const save = (index: number, log: readonly Entry[]) =>
+    store.save({ term: 2, votedFor: 3, base: { index, term: 2, members: [] }, log });
+  await save(0, []);
+  await store.saveBase({ index: 5, term: 2, members: [4] }, treeWith("copied"));
+  await save(5, abc.slice(0, 1));
+  const first = inode();
+  await save(5, abc.slice(0, 2));
+  await save(5, abc);
+  assert.equal(inode(), first);
+  assert.equal(pathsOf(again()), "abc");
+});
+
 test("progress is a hint: kept, and where it is torn, begun anew at the base", async () => {
   const store = await stateWith(abc);
+  store.noteProgress(1_000_000, 1_000_000);
   store.noteMastered(2);
   store.noteProgress(1, 2);
   const { progress, isAfterReboot } = again();

@@ -136,7 +136,7 @@ export class Store implements Durable<Entry>, AsyncDisposable {
     while (at + RECORD_HEAD_BYTES <= bytes.length) {
       const end = at + RECORD_HEAD_BYTES + bytes.readUInt32BE(at);
       const record = bytes.subarray(at + RECORD_HEAD_BYTES, end);
-      if (end > bytes.length || crc32(record) !== bytes.readUInt32BE(at + 4)) break;
+      if (crc32(record) !== bytes.readUInt32BE(at + 4)) break;
       entries.push(decodeEntry(decode(Frame, Buffer.from(record))));
       at = end;
     }
@@ -144,10 +144,9 @@ export class Store implements Durable<Entry>, AsyncDisposable {
     // A log of before the base was copied from elsewhere goes on behind it only if it agrees with it.
     const isOfBase = skipped === 0 || (skipped > 0 && entries[skipped - 1]?.term === this.base.term);
     this.log = isOfBase ? entries.slice(skipped) : [];
-    if (skipped !== 0 || at !== bytes.length) this.#rewritten = true;
   }
-  /** The file is not what `log` and `base` say: it is written anew before it is added to. */
-  #rewritten = false;
+  /** The log's file begins before the base: it is written anew before it is added to. */
+  #isShortened = false;
 
   async saveIdentity(identity: Identity): Promise<void> {
     this.identity = identity;
@@ -162,18 +161,15 @@ export class Store implements Durable<Entry>, AsyncDisposable {
       [this.term, this.votedFor] = [term, votedFor];
     }
     const next = [...log];
-    const isLonger = base.index === this.base.index && next.length >= this.log.length;
-    const isAdded = isLonger && (this.log.length === 0 || this.log.at(-1) === next[this.log.length - 1]);
-    if (isAdded && !this.#rewritten && this.#log !== undefined) {
-      if (next.length > this.log.length) await this.#append(next.slice(this.log.length));
-    } else if (!isAdded || this.#log === undefined || this.#rewritten)
-      await this.#rewriteLog(base.index, next);
+    const isAdded = this.log.length === 0 || this.log.at(-1) === next[this.log.length - 1];
+    if (!isAdded || this.#log === undefined || this.#isShortened) await this.#rewriteLog(base.index, next);
+    else if (next.length > this.log.length) await this.#append(this.#log, next.slice(this.log.length));
     this.log = next;
   }
 
-  async #append(entries: readonly Entry[]): Promise<void> {
-    if (this.#log !== undefined) await writeAll(this.#log, entries.flatMap(recordOf));
-    if (this.#isSynchronous) await this.#log?.datasync();
+  async #append(log: FileHandle, entries: readonly Entry[]): Promise<void> {
+    await writeAll(log, entries.flatMap(recordOf));
+    if (this.#isSynchronous) await log.datasync();
   }
 
   async #rewriteLog(firstIndex: number, entries: readonly Entry[]): Promise<void> {
@@ -181,7 +177,7 @@ export class Store implements Durable<Entry>, AsyncDisposable {
     head.writeUInt32BE(firstIndex);
     await this.#log?.close();
     this.#log = await this.#replace("log", [head, ...entries.flatMap(recordOf)], true);
-    this.#rewritten = false;
+    this.#isShortened = false;
   }
 
   /** The tree up to `index` becomes the base; the log is shortened with the next `save`. */
@@ -189,7 +185,7 @@ export class Store implements Durable<Entry>, AsyncDisposable {
     await this.#replace("base", stateFrames(base, tree));
     this.tree = tree;
     this.base = base;
-    this.#rewritten = true;
+    this.#isShortened = true;
   }
 
   /** Written without waiting: a crash of the process does not lose it, and one of the machine is noticed. */
