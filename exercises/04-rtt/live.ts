@@ -46,7 +46,8 @@ export class LiveTable implements Disposable {
 
   /** Only what is shown is worked out: what takes long here is seen in the times that are measured meanwhile. */
   #draw(): void {
-    const { rows = 24, columns = 80 } = this.#output;
+    const rows = this.#output.rows || 24; // 0 where nobody knows
+    const columns = this.#output.columns || 80;
     const head = `${((performance.now() - this.#beginMs) / 1000).toFixed(0)} s`;
     const table = aligned([HEAD, ...this.#streams.slice(0, rows).map(rowOf)], 2);
     const beyond = this.#streams.slice(rows).map(() => "");

@@ -309,7 +309,7 @@ describe("the live table", () => {
   );
   const shown = async (terminal: boolean, writes: number) => {
     const written: string[] = [];
-    const output = { isTTY: terminal, columns: 80, rows: 24, write: (text: string) => written.push(text) };
+    const output = { isTTY: terminal, columns: 0, rows: 0, write: (text: string) => written.push(text) };
     {
       using live = new LiveTable([stream], 1, output as unknown as NodeJS.WriteStream);
       await becomes(() => written.length >= writes, "the table");
