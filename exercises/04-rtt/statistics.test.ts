@@ -24,6 +24,11 @@ describe("percentiles", () => {
     assert.equal(summarise([100, 110, LOST, 90]).medianMs, 105); // of an even number: between the two in the middle
     assert.equal(summarise([100, 110, LOST, LOST]).medianMs, LOST);
     assert.ok(Number.isNaN(percentile([], 50)));
+    assert.equal(
+      percentile([...Array(100).keys()], 7),
+      6,
+      "the seventh, though 100 × 0.07 is a hair above 7",
+    );
   });
 
   test("are by definition the least value at or below which there are so many", () => {

@@ -3,6 +3,7 @@ import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { decode, encode, PduError } from "../../shared/pdu.ts";
+import { needs, runTool } from "../../shared/testing.ts";
 import { best, boundOf, DRIFT_TOLERANCE, type Sample, sampleOf } from "./cristian.ts";
 import {
   correct,
@@ -379,8 +380,8 @@ test("what is said of this machine's clock: its offset, and a bound that holds w
   assert.deepEqual([offsetMs, boundMs], [10.25, 1 - 0.25 + 0.5 + 0.125]);
   const measurement = { samples: [sample, sample], best: sample, lost: 3, ignored: 4 };
   assert.equal(
-    asText(measurement, { offsetMs: -0.0004, boundMs: 0.0101 }),
-    "offset -0.000 ms ± 0.011 ms: this machine's clock is 0.000 ms ahead\n" +
+    asText(measurement, { offsetMs: -0.0004, boundMs: 0.0106 }),
+    "offset -0.000 ms ± 0.012 ms: this machine's clock is 0.000 ms ahead\n" +
       "round trip 2.000 ms, the least of 2 samples (3 lost, 4 ignored); the server is right to 0.500 ms",
   );
 });
@@ -398,4 +399,15 @@ test("the system's clock is stepped where it is far off, else slewed", () => {
   assert.deepEqual(slew.args(0), ["--singleshot", "-1500"]);
   assert.equal(planFor(STEP_MS - 0.001).tool, "adjtimex");
   assert.equal(planFor(-STEP_MS).tool, "date");
+});
+
+test("GNU date understands by a step what is meant, to the microsecond", needs("date"), async (t) => {
+  const args = planFor(5000.5).args(1_795_271_053_000);
+  // --date says what --set would set.
+  const { code, stdout } = await runTool("date", [
+    ...args.map((arg) => arg.replace("set", "date")),
+    "+%s.%N",
+  ]);
+  if (code !== 0) return t.skip("this date is not GNU's");
+  assert.equal(stdout, "1795271058.000500000\n");
 });
