@@ -3,8 +3,9 @@ import { strict as assert } from "node:assert";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
+import { type AddressInfo, connect, createServer } from "node:net";
 import { test } from "node:test";
-import { becomes, freePort, needs, needsNamespaces, run, runTool, start } from "../shared/testing.ts";
+import { becomes, needs, needsNamespaces, run, runTool, start, within } from "../shared/testing.ts";
 
 const LINK = "exercises/link.ts";
 
@@ -57,21 +58,17 @@ test("says what it does to each packet, and the same seed does the same again", 
 });
 
 test("a TCP connection it resets; what makes no sense is refused", async () => {
-  const port = await freePort();
-  await using server = await start("exercises/01-echo/tcp-server.ts", ["--port", port]);
+  const server = createServer((socket) => socket.on("error", () => {}).pipe(socket)).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
   await using link = await start(LINK, [
-    ...[
-      "--listen",
-      "tcp://127.0.0.1:0",
-      "--to",
-      `127.0.0.1:${server.port}`,
-      "--reset-after",
-      "/3",
-      "--split",
-      2,
-    ],
+    ...["--listen", "tcp://127.0.0.1:0", "--to", `127.0.0.1:${port}`, "--reset-after", "/3", "--split", 2],
   ]);
-  await run("exercises/01-echo/tcp-client.ts", ["--port", link.port], { stdin: "hello" });
+  const client = connect(link.port, "127.0.0.1").resume();
+  client.write("hello");
+  const [error] = (await within(once(client, "error"), "the reset")) as [NodeJS.ErrnoException];
+  server.close();
+  assert.equal(error.code, "ECONNRESET");
   await link.output(/^to client: reset after 3 bytes$/m, "stderr");
   assert.match(link.stderr, /^to server #0, 2 bytes: 0\.0 ms later$/m);
   const cases: [args: string[], complaint: RegExp][] = [

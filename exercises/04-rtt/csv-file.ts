@@ -13,11 +13,15 @@ import type { Stream } from "./measurement.ts";
 
 const COLUMNS = "measurement,sent_at,host,address,port,transport,outcome,rtt_ms";
 
-/** The wall clock's time of a reading of `performance.now()`. */
-const dateOf = (atMs: number) => new Date(performance.timeOrigin + atMs).toISOString();
+/** When a measurement began, on the wall clock, which may have been set since the program began, and by `performance.now()`. */
+export interface Beginning {
+  begunAt: Date;
+  begunMs: number;
+}
 
 /** A line for each probe whose fate is known, in the order of sending. `begunAt` is the same in all lines of a measurement. */
-export function rowsOf(streams: readonly Stream[], begunAt: Date): string[] {
+export function rowsOf(streams: readonly Stream[], { begunAt, begunMs }: Beginning): string[] {
+  const dateOf = (atMs: number) => new Date(begunAt.getTime() + atMs - begunMs).toISOString();
   const rows = streams.flatMap(({ target, transport, results }) =>
     results.map(({ sentAtMs, outcome, rttMs }) => {
       const { name, address, port } = target;

@@ -1,4 +1,5 @@
 /** The results in words: a table for people, JSON for programs. */
+import type { Beginning } from "./csv-file.ts";
 import type { Plan, Stream } from "./measurement.ts";
 import type { OwnDelays } from "./own-delay.ts";
 import { mean, percentile } from "./statistics.ts";
@@ -10,10 +11,9 @@ export interface Quality {
   own: OwnDelays;
 }
 
-export interface Measured {
+export interface Measured extends Beginning {
   plan: Plan;
   streams: readonly Stream[];
-  begunAt: Date;
   quality: Quality;
 }
 
@@ -68,7 +68,7 @@ export function tableOf({ streams, plan, quality }: Measured): string {
     `${seconds} s, every ${intervalMs} ms (${sampling}). Times in ms; lost: nothing within ${timeoutMs} ms, infinite in median and p95.`,
     `Measured: tcp from the SYN to its SYN/ACK, udp from a datagram to its reply, until this program sees it.`,
     `Error: never too short; too long by at most about ${own("medianMs")} ms at median and ${own("p95Ms")} ms at p95,`,
-    `  as round trips to itself took meanwhile; clock resolution ${resolutionNs} ns.`,
+    `  as round trips to itself took meanwhile. Clock: monotonic, in steps of ${resolutionNs} ns.`,
     `Probes left ${formatMs(percentile(allLateness(streams), 95))} ms late (p95), which is in no time above.`,
   ];
   return `${[...lines, ...remarks(streams)].join("\n")}\n`;

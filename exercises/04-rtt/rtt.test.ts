@@ -111,6 +111,10 @@ describe("one measurement", () => {
       stdout,
       /too long by at most about \d+\.\d+ \(udp\) ms at median and \d+\.\d+ \(udp\) ms at p95,\n/,
     );
+    assert.match(
+      stdout,
+      /^ {2}as round trips to itself took meanwhile\. Clock: monotonic, in steps of \d+ ns\.$/m,
+    );
     assert.match(stderr, new RegExp(`^1 s: ${ADDRESS}:${port} udp: \\d+ sent, `, "m"));
     // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what must not be there
     assert.doesNotMatch(stdout + stderr, /\u001b/);

@@ -52,14 +52,14 @@ async function measureOnce(
   await using mirror = await Mirror.open(plan.transports);
   let note = log;
   const streams = await streamsOf(whole, (line) => note(line));
-  const begunAt = new Date();
+  const beginning = { begunAt: new Date(), begunMs: performance.now() };
   {
     using live = new LiveTable(streams, plan.seconds);
     note = (line) => live.note(line, log);
     await Promise.all([measure(streams, whole, signal), mirror.measure(whole, signal)]);
   }
   const quality = { clockResolutionMs: resolutionMs, own: mirror.delays };
-  await publish({ plan: whole, streams, begunAt, quality }, outputs, log);
+  await publish({ plan: whole, streams, quality, ...beginning }, outputs, log);
   if (streams.some((stream) => stream.hasAnswered)) return;
   if (streams.every((stream) => stream.results.length === 0))
     throw new Failure("no probe was due; measure for longer, or with a shorter --interval");
@@ -75,9 +75,9 @@ function refuseTooMany({ targets, transports, seconds, intervalMs }: Plan): void
 }
 
 async function publish(measured: Measured, { json, csv, plot }: Outputs, log: Context["log"]): Promise<void> {
-  const { streams, begunAt } = measured;
+  const { streams } = measured;
   process.stdout.write(json ? jsonOf(measured) : tableOf(measured));
-  if (csv !== undefined) appendRows(csv, rowsOf(streams, begunAt));
+  if (csv !== undefined) appendRows(csv, rowsOf(streams, measured));
   if (plot === undefined) return;
   if (streams.length > MAX_SERIES) log(`${plot}: shows the first ${MAX_SERIES} of ${streams.length}`);
   const svg = await svgOf(chartsOf(streams));
