@@ -214,7 +214,7 @@ export class IndexNode {
       if (signal.aborted) return;
       this.#options.debug(`${at.address}:${at.port}: ${explain(error)}`);
       const isLie = error instanceof LieError;
-      this.#perform(this.membership.fetchFailed(id, explain(error), isLie, performance.now()));
+      this.#perform(this.membership.fetchFailed(id, at, explain(error), isLie, performance.now()));
     }
   }
 

@@ -211,25 +211,67 @@ test("news that came while an answer was on its way is asked for at once", () =>
   assert.equal(member.isComplete, true);
 });
 
-test(`a flood of identities ends at ${MAX_NODES}`, () => {
+const AT_A = { address: "a", port: 8000 };
+const asked = (member: Membership, nowMs: number) =>
+  member.tick(nowMs).filter((action) => action.do === "announce" && action.to !== undefined).length;
+
+test(`of made-up identities ${MAX_NODES} are kept, the newest, and none keeps a newcomer out`, () => {
   const member = new Membership("me", new OwnIndex());
-  const all = Array.from({ length: 2 * MAX_NODES }, (_, i) => member.heard(newsOf({ id: `${i}` }), "a", 0));
-  assert.equal(all.filter((actions) => actions.some((action) => action.do === "fetch")).length, MAX_NODES);
-  assert.equal(all.flat().filter((action) => action.do === "note").length, 1);
+  const empty = new OwnIndex().since(0);
+  member.heard(newsOf({ id: "proven" }), "a", 0);
+  member.fetched("proven", AT_A, empty, 0);
+  for (let i = 0; i < 2 * MAX_NODES; i++) member.heard(newsOf({ id: `${i}` }), "b", 0);
+  assert.equal(asked(member, 3000), MAX_NODES);
+  member.fetched("0", { address: "b", port: 8000 }, empty, 0);
+  assert.equal(member.members.length, 1, "it had made room for others");
+  member.heard(newsOf({ id: "newcomer" }), "c", 0);
+  member.fetched("newcomer", { address: "c", port: 8000 }, empty, 0);
+  assert.deepEqual(
+    member.members.map(({ id }) => id),
+    ["proven", "newcomer"],
+  );
+});
+
+test(`beyond ${MAX_NODES} members nobody is met, which is said once`, () => {
+  const member = new Membership("me", new OwnIndex());
+  for (let i = 0; i < MAX_NODES; i++) {
+    member.heard(newsOf({ id: `${i}` }), `${i}`, 0);
+    member.fetched(`${i}`, { address: `${i}`, port: 8000 }, new OwnIndex().since(0), 0);
+  }
+  const actions = ["x", "y"].flatMap((id) => member.heard(newsOf({ id }), id, 0));
+  assert.deepEqual(actions, [{ do: "note", line: `more than ${MAX_NODES} nodes: no more` }]);
+  assert.equal(member.members.length, MAX_NODES);
+});
+
+test("forged addresses that come first do not keep a node out, nor take the place of one that answers", () => {
+  const member = new Membership("me", new OwnIndex());
+  const forged = ["w", "x", "y", "z"];
+  for (const address of forged) member.heard(newsOf({}), address, 0);
+  member.heard(newsOf({ sequence: 6n }), "true", 1);
+  member.fetchFailed("other", { address: "w", port: 8000 }, "no answer", false, 1);
+  const [fetch] = member.tick(1000).filter((action) => action.do === "fetch");
+  assert.deepEqual(fetch, { do: "fetch", id: "other", at: { address: "true", port: 8000 }, since: 0 });
+  member.fetched("other", { address: "true", port: 8000 }, new OwnIndex().since(0), 1000);
+  for (const [i, address] of forged.entries())
+    member.heard(newsOf({ sequence: BigInt(7 + i) }), address, 1001);
+  assert.equal(member.members[0]?.addresses[0], "true");
+  assert.equal(member.members[0]?.addresses.length, 4);
+  member.heard(newsOf({ sequence: 5n }), "late", 1002);
+  assert.ok(!member.members[0]?.addresses.includes("late"), "an announcement that came late tells nothing");
 });
 
 test("a failed fetch is tried at another address, and less and less often", () => {
   const member = new Membership("me", new OwnIndex());
   member.heard(newsOf({}), "a", 0);
   member.heard(newsOf({}), "b", 0);
-  member.fetchFailed("other", "x", false, 0);
+  member.fetchFailed("other", AT_A, "x", false, 0);
   const fetches: number[] = [];
   for (let nowMs = 0; nowMs < 5000; nowMs += 50) {
     for (const action of member.tick(nowMs)) {
       if (action.do !== "fetch") continue;
       assert.equal(action.at.address, fetches.length % 2 === 0 ? "b" : "a");
       fetches.push(nowMs);
-      member.fetchFailed("other", "x", false, nowMs);
+      member.fetchFailed("other", action.at, "x", false, nowMs);
     }
   }
   assert.deepEqual(fetches, [100, 300, 700, 1500, 3100]);

@@ -104,10 +104,10 @@ export class Membership {
     const member = this.#members.get(news.id);
     if (news.leaves) return member === undefined ? [] : this.#left(member, news);
     if (member === undefined) return this.#met(news, address, nowMs);
-    if (!member.addresses.includes(address) && member.addresses.length < MAX_ADDRESSES)
-      member.addresses.push(address);
     if (news.sequence < member.sequence) return this.#late(member);
-    if (news.sequence === member.sequence) return []; // it came on two networks
+    const isNew = news.sequence > member.sequence;
+    member.addresses = addressesWith(member, address, isNew);
+    if (!isNew) return []; // it came on two networks
     const { name, sequence, version, digest } = news;
     Object.assign(member, { name, sequence, version, digest, heardMs: nowMs });
     const reply: Action[] = news.wantsReply ? [this.#announceTo(member)] : [];
@@ -115,7 +115,7 @@ export class Membership {
   }
 
   #met(news: News, address: string, nowMs: number): Action[] {
-    if (this.#members.size >= MAX_NODES) return this.#once("full", `more than ${MAX_NODES} nodes: no more`);
+    if (!this.#hasRoom()) return this.#once("full", `more than ${MAX_NODES} nodes: no more`);
     const { id, name, port, sequence, version, digest } = news;
     const member: Member = {
       ...{ id, name, port, sequence, version, digest },
@@ -124,6 +124,13 @@ export class Membership {
     };
     this.#members.set(id, member);
     return [this.#announceTo(member), ...this.#look(member, nowMs)];
+  }
+
+  /** Anybody can make up identities: one that has not answered makes room, the oldest first. */
+  #hasRoom(): boolean {
+    if (this.#members.size < MAX_NODES) return true;
+    const candidate = [...this.#members.values()].find(({ index }) => index === undefined);
+    return candidate !== undefined && this.#members.delete(candidate.id);
   }
 
   #left(member: Member, { sequence }: News): Action[] {
@@ -167,7 +174,7 @@ export class Membership {
       member.wantsWhole = true;
       return [
         ...(wasWhole ? this.#once(`lie ${id}`, `${labelOf(member)}: refused: ${explain(error)}`) : []),
-        ...this.#failed(member, nowMs, wasWhole ? LOST_MS : 0),
+        ...this.#failed(member, address, nowMs, wasWhole ? LOST_MS : 0),
       ];
     }
     const before = member.addresses.filter((other) => other !== address);
@@ -188,19 +195,19 @@ export class Membership {
     return former.flatMap((other) => this.#remove(other, "is gone, and another one has its place"));
   }
 
-  fetchFailed(id: string, why: string, isLie: boolean, nowMs: number): Action[] {
+  fetchFailed(id: string, { address }: Place, why: string, isLie: boolean, nowMs: number): Action[] {
     const member = this.#members.get(id);
     if (member === undefined) return [];
     const complaint = isLie ? this.#once(`lie ${id}`, `${labelOf(member)}: refused: ${why}`) : [];
-    return [...complaint, ...this.#failed(member, nowMs, isLie ? LOST_MS : 0)];
+    return [...complaint, ...this.#failed(member, address, nowMs, isLie ? LOST_MS : 0)];
   }
 
   /** Another of its addresses is tried next time. */
-  #failed(member: Member, nowMs: number, atLeastMs: number): Action[] {
-    const [first = "", ...others] = member.addresses;
+  #failed(member: Member, address: string, nowMs: number, atLeastMs: number): Action[] {
+    const others = member.addresses.filter((other) => other !== address);
     const backoffMs = Math.max(atLeastMs, Math.min(MAX_BACKOFF_MS, 100 * 2 ** member.failures));
     const failures = member.failures + 1;
-    Object.assign(member, { isFetching: false, addresses: [...others, first], failures });
+    Object.assign(member, { isFetching: false, addresses: [...others, address], failures });
     member.retryMs = nowMs + backoffMs;
     return this.#look(member, nowMs);
   }
@@ -246,6 +253,17 @@ export class Membership {
     this.#noted.add(what);
     return [note(line)];
   }
+}
+
+/**
+ * Who replays an announcement forges its address. So the one that brought the newest is tried before the others, but for
+ * one that has answered; another that brings the same comes last, if there is room.
+ */
+function addressesWith({ addresses, index }: Member, address: string, isNewest: boolean): string[] {
+  if (!isNewest)
+    return addresses.includes(address) ? addresses : [...addresses, address].slice(0, MAX_ADDRESSES);
+  const proven = index === undefined ? [] : addresses.slice(0, 1);
+  return [...new Set([...proven, address, ...addresses])].slice(0, MAX_ADDRESSES);
 }
 
 const note = (line: string): Action => ({ do: "note", line });

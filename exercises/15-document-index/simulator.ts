@@ -168,7 +168,7 @@ export class Simulation {
         isOver = true;
         this.#perform(by, actions());
       });
-    const fail = end(() => by.membership.fetchFailed(id, "no answer", false, this.nowMs));
+    const fail = end(() => by.membership.fetchFailed(id, at, "no answer", false, this.nowMs));
     this.at(this.nowMs + FETCH_TIMEOUT_MS, fail);
     const target = this.nodes.find((node) => node.address === at.address && node.isAlive);
     if (target === undefined || !this.#connected(by, target)) return;
