@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
-import { integer, setting } from "../../shared/config.ts";
+import { flag, integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
@@ -97,14 +97,38 @@ async function memory(folder: string, bytes: Buffer): Promise<void> {
   );
 }
 
+/** Texts in which each term comes once: what grows is what must be kept, not what is read. */
+async function growth(): Promise<void> {
+  process.stdout.write(
+    "| distinct terms | text | seconds | a mapper's memory | the reducer's |\n|---|---|---|---|---|\n",
+  );
+  for (let terms = 10_000; terms <= 10_000_000; terms *= 10) {
+    await using cluster = await LocalCluster.of({ mappers: 2 });
+    const text = cluster.file("terms.txt");
+    const file = createWriteStream(text);
+    for (let first = 0; first < terms; first += 10_000)
+      file.write(Array.from({ length: 10_000 }, (_, i) => `t${(first + i).toString(36)} `).join(""));
+    file.end();
+    await finished(file);
+    const seconds = await counted(cluster, text, terms);
+    const [mapper, reducer] = ["mapper1", "reducer"].map((name) => peakMebibytes(cluster.node(name)));
+    const megabytes = (file.bytesWritten / 1e6).toFixed(1);
+    process.stdout.write(
+      `| ${terms.toLocaleString("en")} | ${megabytes} MB | ${seconds.toFixed(1)} | ${mapper?.toFixed(0)} MiB | ${reducer?.toFixed(0)} MiB |\n`,
+    );
+  }
+}
+
 await program({
   summary: "Measures the nodes beside coreutils, gawk, Python and a regular expression.",
   example: "--megabytes 105",
   settings: {
     megabytes: setting(integer(5, 1000), "of text", 105),
     rounds: setting(integer(1, 100), "that count, after one that does not", 5),
+    grow: flag("measures what grows with the distinct terms, and nothing else"),
   },
-  async run({ megabytes, rounds }, { log }) {
+  async run({ megabytes, rounds, grow }, { log }) {
+    if (grow) return growth();
     const folder = await mkdtemp(join(tmpdir(), "netlab-count-"));
     try {
       const { bytes, what } = sampleText(megabytes * 1e6);

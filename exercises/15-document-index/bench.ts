@@ -3,12 +3,14 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { flag } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, runTool } from "../../shared/running.ts";
 import { type LocalNode, LocalSegment } from "./local-segment.ts";
+import { Simulation } from "./simulator.ts";
 import { Switch } from "./switch.ts";
 
 const DOCUMENTS = 10_000;
@@ -72,8 +74,8 @@ async function idleCost(): Promise<number> {
   return ((await net.sentBytes(0)) - before) / (IDLE_MS / 1000);
 }
 
-async function makeDocuments(folder: string, seed: number): Promise<void> {
-  for (let i = 0; i < DOCUMENTS; i++) {
+async function makeDocuments(folder: string, seed: number, count = DOCUMENTS): Promise<void> {
+  for (let i = 0; i < count; i++) {
     if (i % 1000 === 0) await mkdir(join(folder, `${i / 1000}`), { recursive: true });
     await writeFile(
       join(folder, `${Math.floor(i / 1000)}`, `document-${i}.txt`),
@@ -93,12 +95,12 @@ async function sixNodes(folders: readonly string[]): Promise<{ wallMs: number; c
 }
 
 /** From a program's start until another one, which has no documents, knows all of its. */
-async function oneIndex(folder: string): Promise<number> {
+async function oneIndex(folder: string, documents = DOCUMENTS): Promise<number> {
   await using segment = await LocalSegment.open();
   const other = await segment.start("other");
   const beginMs = performance.now();
   await segment.start("one", { folder });
-  await allKnow([other], DOCUMENTS);
+  await allKnow([other], documents);
   return performance.now() - beginMs;
 }
 
@@ -118,13 +120,43 @@ async function rsyncChecksums(folder: string): Promise<number> {
   return performance.now() - beginMs;
 }
 
+/** All start at once, in the simulator: a datagram takes up to 20 ms, and is counted once for each who hears it. */
+function simulated(nodes: number): string {
+  const simulation = new Simulation(1);
+  for (let i = 0; i < nodes; i++) simulation.start(`n${i}`);
+  while (simulation.nodes.some(({ membership }) => membership.members.length < nodes - 1))
+    simulation.run(simulation.nowMs + 5);
+  const knownMs = simulation.nowMs;
+  const beginning = simulation.datagrams / nodes;
+  simulation.run(10_000);
+  const before = simulation.datagrams;
+  simulation.run(20_000);
+  const idle = (simulation.datagrams - before) / nodes / 10;
+  return `| ${nodes} | ${knownMs} ms | ${beginning.toFixed(0)} | ${idle.toFixed(1)} |`;
+}
+
+async function growth(directory: string): Promise<void> {
+  say(
+    "| nodes that start at once | all know all after | announcements each has heard by then | and hears a second, idle |",
+  );
+  say("|---|---|---|---|");
+  for (const nodes of [6, 12, 25, 50]) say(simulated(nodes));
+  say("\n| documents | a node's start until another one knows all |\n|---|---|");
+  for (const documents of [1000, 10_000, 100_000]) {
+    const folder = join(directory, `${documents}`);
+    await makeDocuments(folder, 0, documents);
+    say(`| ${documents.toLocaleString("en")} | ${seconds(await oneIndex(folder, documents))} |`);
+  }
+}
+
 await program({
   summary: "Measures discovery, an idle network, and indexes of 10,000 documents.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { grow: flag("measures what grows with nodes and documents, and nothing else") },
+  async run({ grow }, { log }) {
     const directory = await mkdtemp(join(tmpdir(), "netlab-15-bench-"));
     try {
+      if (grow) return await growth(directory);
       const times = await discovery();
       say(
         `discovery, a sixth node: median ${Math.round(median(times))} ms, at most ${Math.round(Math.max(...times))} ms`,

@@ -165,6 +165,17 @@ test("late, replayed and forged news: refused, said once", () => {
   assert.deepEqual(member.heard(newsOf({ id: "me" }), "a", 3), [], "its own");
 });
 
+test("an announcement that is sent again is no sign of life", () => {
+  const member = new Membership("me", new OwnIndex());
+  member.heard(newsOf({}), "a", 0);
+  member.fetched("other", { address: "a", port: 8000 }, new OwnIndex().since(0), 0);
+  for (let nowMs = 1000; nowMs <= LOST_MS; nowMs += 500) {
+    member.heard(newsOf({}), "a", nowMs);
+    member.tick(nowMs);
+  }
+  assert.equal(member.members.length, 0);
+});
+
 test("an index that does not make its digest is asked for whole, then refused for a while, and said once", () => {
   const member = new Membership("me", new OwnIndex());
   const truth = new OwnIndex();

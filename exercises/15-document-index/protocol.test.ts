@@ -10,6 +10,7 @@ import { decode, encode, PduError } from "../../shared/pdu.ts";
 import { within } from "../../shared/testing.ts";
 import { type Document, OwnIndex, RemoteIndex } from "./document-index.ts";
 import { Folder, type FoundFile } from "./folder.ts";
+import { Gate } from "./gate.ts";
 import { isSignedBy, newIdentity } from "./identity.ts";
 import { contains, labels, listingLines, listingOf, matches, rowCalled } from "./listing.ts";
 import { LONG_MS, put } from "./local-segment.ts";
@@ -129,6 +130,40 @@ test("a signature fits its key and its bytes only; an index proof its nonce, nod
     signedPart(datagram),
   ];
   assert.equal(new Set(proofs.map((proof) => proof.toString("hex"))).size, proofs.length);
+});
+
+test("the gate: the segment's ports only, not the node's own, and so many signatures a second", (t) => {
+  let nowMs = 0;
+  t.mock.method(performance, "now", () => nowMs);
+  const [own, other] = [newIdentity(), newIdentity()];
+  const gate = new Gate(own.key, { first: PORT, last: LAST_PORT });
+  const said = (port: number, { key, sign } = other, sequence = 7n) =>
+    signedAnnouncement({ ...GOLDEN, node: key, port, sequence }, sign);
+  for (const port of [PORT, LAST_PORT]) assert.equal(gate.admit(said(port), port)?.port, port);
+  for (const port of [PORT - 1, LAST_PORT + 1])
+    assert.throws(() => gate.admit(said(port), port), /which is none of 8000-8005$/);
+  assert.equal(gate.admit(said(PORT, own), PORT), undefined);
+  const { digest, ...news } = gate.admit(said(PORT), PORT) ?? {};
+  const expected = { id: other.key.toString("hex"), name: "ana", leaves: false, wantsReply: true };
+  assert.deepEqual(news, { ...expected, sequence: 7n, port: PORT, version: 3 });
+  const leave = signedAnnouncement({ ...GOLDEN, node: other.key, port: PORT, kind: "leave" }, other.sign);
+  assert.equal(gate.admit(leave, PORT)?.leaves, true);
+  const reused = said(PORT);
+  for (let i = 0; i < 1100; i++) assert.ok(gate.admit(reused, PORT), "the same one is not looked at again");
+  reused.writeUInt32BE(4, 48);
+  assert.throws(() => gate.admit(reused, PORT), /whose signature is wrong$/);
+  for (let i = 0; i < 1000; i++) {
+    reused.writeUInt32BE(5 + i, 48);
+    try {
+      assert.equal(gate.admit(reused, PORT), undefined);
+    } catch (error) {
+      assert.match(String(error), /whose signature is wrong$/);
+    }
+  }
+  assert.equal(gate.admit(said(PORT, other, 8n), PORT), undefined, "there is no time for more");
+  nowMs = 1000;
+  assert.equal(gate.admit(said(PORT, other, 8n), PORT)?.sequence, 8n);
+  assert.equal(digest?.equals(GOLDEN.digest), true);
 });
 
 test("a document message that no honest node sends is a lie", () => {
