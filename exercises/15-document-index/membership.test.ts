@@ -136,6 +136,9 @@ function newsOf(part: Partial<News>): News {
   };
 }
 
+const AT_A = { address: "a", port: 8000 };
+const asked = (member: Membership, nowMs: number) =>
+  member.tick(nowMs).filter((action) => action.do === "announce" && action.to !== undefined).length;
 const versionsOf = ({ members }: Membership) => members.map(({ version }) => version);
 
 test("late, replayed and forged news: refused, said once", () => {
@@ -163,6 +166,19 @@ test("late, replayed and forged news: refused, said once", () => {
   ]);
   assert.deepEqual(member.heard(newsOf({ sequence: 7n }), "a", 3), [], "nobody comes back from a farewell");
   assert.deepEqual(member.heard(newsOf({ id: "me" }), "a", 3), [], "its own");
+});
+
+test("who is silent is asked four times a second; after this node's sleep all have 2.5 s", () => {
+  const member = new Membership("me", new OwnIndex());
+  member.heard(newsOf({}), "a", 0);
+  member.fetched("other", AT_A, new OwnIndex().since(0), 0);
+  let times = 0;
+  for (let nowMs = 0; nowMs < 4000; nowMs += 50) times += asked(member, nowMs);
+  assert.equal(times, 4);
+  for (let nowMs = 20_000; nowMs < 22_500; nowMs += 250) member.tick(nowMs);
+  assert.equal(member.members.length, 1);
+  member.tick(22_500);
+  assert.equal(member.members.length, 0);
 });
 
 test("an announcement that is sent again is no sign of life", () => {
@@ -206,6 +222,31 @@ test("an index that does not make its digest is asked for whole, then refused fo
   assert.equal(member.members[0]?.index?.size, 1, "what was right before stays");
 });
 
+test("an answer is a sign of life; after a lie nothing is asked for a while; after a whole index increments go on", () => {
+  const member = new Membership("me", new OwnIndex());
+  const truth = new OwnIndex();
+  truth.set(documentOf("x"));
+  const fetches = (nowMs: number) => member.tick(nowMs).filter((action) => action.do === "fetch");
+  const announce = (sequence: bigint, nowMs: number) =>
+    member.heard(newsOf({ sequence, version: truth.version, digest: Buffer.from(truth.digest) }), "a", nowMs);
+  announce(5n, 0);
+  member.fetchFailed("other", AT_A, "lies", true, 0);
+  assert.deepEqual(fetches(LOST_MS - 10), []);
+  announce(6n, LOST_MS - 5);
+  assert.equal(fetches(LOST_MS).length, 1);
+  member.fetched("other", AT_A, truth.since(0), 2 * LOST_MS - 10);
+  assert.equal(fetches(2 * LOST_MS).length, 0);
+  assert.equal(member.members.length, 1, "it answered just now");
+  truth.set(documentOf("y"));
+  announce(7n, 2 * LOST_MS);
+  member.fetched("other", AT_A, { ...truth.since(1), changes: [] }, 2 * LOST_MS); // does not make its digest
+  assert.deepEqual(fetches(2 * LOST_MS + 200), [{ do: "fetch", id: "other", at: AT_A, since: 0 }]);
+  member.fetched("other", AT_A, truth.since(0), 2 * LOST_MS + 200);
+  truth.set(documentOf("z"));
+  const [next] = announce(8n, 2 * LOST_MS + 300);
+  assert.deepEqual(next, { do: "fetch", id: "other", at: AT_A, since: 2 });
+});
+
 test("news that came while an answer was on its way is asked for at once", () => {
   const member = new Membership("me", new OwnIndex());
   const truth = new OwnIndex();
@@ -221,10 +262,6 @@ test("news that came while an answer was on its way is asked for at once", () =>
   member.fetched("other", at, truth.since(1), 3);
   assert.equal(member.isComplete, true);
 });
-
-const AT_A = { address: "a", port: 8000 };
-const asked = (member: Membership, nowMs: number) =>
-  member.tick(nowMs).filter((action) => action.do === "announce" && action.to !== undefined).length;
 
 test(`of made-up identities ${MAX_NODES} are kept, the newest, and none keeps a newcomer out`, () => {
   const member = new Membership("me", new OwnIndex());
@@ -257,12 +294,14 @@ test(`beyond ${MAX_NODES} members nobody is met, which is said once`, () => {
 test("forged addresses that come first do not keep a node out, nor take the place of one that answers", () => {
   const member = new Membership("me", new OwnIndex());
   const forged = ["w", "x", "y", "z"];
-  for (const address of forged) member.heard(newsOf({}), address, 0);
+  for (const address of [...forged, "v", "w"]) member.heard(newsOf({}), address, 0);
   member.heard(newsOf({ sequence: 6n }), "true", 1);
   member.fetchFailed("other", { address: "w", port: 8000 }, "no answer", false, 1);
   const [fetch] = member.tick(1000).filter((action) => action.do === "fetch");
   assert.deepEqual(fetch, { do: "fetch", id: "other", at: { address: "true", port: 8000 }, since: 0 });
   member.fetched("other", { address: "true", port: 8000 }, new OwnIndex().since(0), 1000);
+  for (const address of ["s", "t", "u", "t"]) member.heard(newsOf({ sequence: 6n }), address, 1000);
+  assert.equal(member.members[0]?.addresses.length, 4);
   for (const [i, address] of forged.entries())
     member.heard(newsOf({ sequence: BigInt(7 + i) }), address, 1001);
   assert.equal(member.members[0]?.addresses[0], "true");
