@@ -205,6 +205,7 @@ async function record(
   demo.child.stdout?.pipe(process.stderr, { end: false });
   demo.child.stderr?.pipe(process.stderr, { end: false });
   const { code } = await demo.exited;
+  signal.removeEventListener("abort", abandon);
   if (code !== 0) throw new Failure(`the demo of ${number} failed (exit code ${code})`);
   const { bytes, packets, dropped } = await recording.stop();
   if (packets === 0) throw new Failure(`the demo of ${number} sent nothing on the ports of its dissectors`);

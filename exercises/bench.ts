@@ -27,10 +27,12 @@ await program({
     for (const script of scripts) {
       log(`${script} …`);
       await using bench = await start(script, [], { servers: 0 });
-      signal.addEventListener("abort", () => bench.kill("SIGTERM"), { once: true });
+      const kill = () => bench.kill("SIGTERM");
+      signal.addEventListener("abort", kill);
       bench.child.stdout?.pipe(process.stdout);
       bench.child.stderr?.pipe(process.stderr);
       const { code } = await bench.exited;
+      signal.removeEventListener("abort", kill);
       if (code !== 0) throw new Failure(`${script} failed (exit code ${code})`);
     }
   },

@@ -51,6 +51,7 @@ async function runDemo(exercise: Exercise, signal: AbortSignal): Promise<DemoRes
   const limit = setTimeout(kill, LIMIT_MS);
   const { code } = await demo.exited;
   clearTimeout(limit);
+  signal.removeEventListener("abort", kill);
   const [, done, figure] = /^result: (.*?) \| (.*)$/m.exec(demo.stdout) ?? [];
   if (code === 0 && done !== undefined && figure !== undefined) return { exercise, done, figure, ok: true };
   const log = join(tmpdir(), `netlab-demo-${exercise.number}.log`);
@@ -64,10 +65,10 @@ function table(results: readonly DemoResult[]): string {
   const fit = (text: string, width: number) =>
     text.length <= width ? text.padEnd(width) : `${text.slice(0, width - 1)}…`;
   const row = (exercise: string, done: string, figure: string, ok: string) =>
-    `${fit(exercise, 18)} ${fit(done, 34)} ${fit(figure, 20)} ${ok}`;
+    `${fit(exercise, 17)} ${fit(done, 34)} ${fit(figure, 20)} ${ok}`;
   return [
     row("exercise", "what was done", "key figure", ""),
-    row("-".repeat(18), "-".repeat(34), "-".repeat(20), "------"),
+    row("-".repeat(17), "-".repeat(34), "-".repeat(20), "------"),
     ...results.map(({ exercise, done, figure, ok }) =>
       row(`${exercise.number} ${exercise.name}`, done, figure, ok ? "ok" : "FAILED"),
     ),
