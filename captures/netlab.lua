@@ -531,6 +531,7 @@ protocol {
 protocol {
   name = "pal",
   title = "Protocolo Anillo Lógico",
+  info = "{flags} {idSource} → {idDestination}: {data}",
   tcp = { "11300-11363" },
   pdu = group("PAL", "", {
     integer("idSource", "the station that made the frame", "uint", 4),

@@ -78,7 +78,7 @@ class Watcher {
   /** Draws moves until one is the wanted one: on one line of a terminal, else a line each. */
   async draw(isLast: (move: Move, count: number) => boolean): Promise<Move> {
     this.forget();
-    const { isTTY } = process.stdout;
+    const isTTY = process.stdout.isTTY && process.env["TERM"] !== "dumb";
     for (let count = 1; ; count++) {
       const move = await this.next();
       const nodes = IDS.map((id) => (id === move.id ? `[${id}]` : this.alive.has(id) ? ` ${id} ` : " × "));

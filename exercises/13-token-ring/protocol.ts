@@ -160,5 +160,11 @@ export function parseMessages(content: string): Line[] {
 }
 
 export const dissectors: readonly Dissector[] = [
-  { name: "pal", title: "Protocolo Anillo Lógico", pdu: Frame.shape, tcp: ["11300-11363"] },
+  {
+    name: "pal",
+    title: "Protocolo Anillo Lógico",
+    pdu: Frame.shape,
+    info: "{flags} {idSource} → {idDestination}: {data}",
+    tcp: ["11300-11363"],
+  },
 ];
