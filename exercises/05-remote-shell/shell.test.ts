@@ -146,7 +146,7 @@ for (const name of ["dash", "bash"]) {
       await tried.run("X=kept; f() { while :; do sleep 0.02; done; }");
       for (const text of [
         "echo go; sleep 60",
-        "echo go; cat | cat",
+        "(echo go; cat) | cat", // said by the last of them, when all are there
         "echo go; while :; do :; done",
         "echo go; f",
         "echo go; x=$(sleep 60)",

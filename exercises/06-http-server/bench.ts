@@ -3,13 +3,13 @@
  * a second, and on Linux the server's CPU time for a request. Before each run the file is fetched and compared,
  * after it wrk's count of errors must be none.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { cpuTimeMs, freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
@@ -55,29 +55,13 @@ handler = functools.partial(Handler, directory=sys.argv[1])
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), handler).serve_forever()
 `;
 
-const nginxConfig = (folder: string, port: number, cache: string) => `
-daemon off; worker_processes 1; pid ${folder}/nginx-${port}.pid; error_log ${folder}/error.log;
-events { worker_connections 1024; }
-http {
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; ${cache}
-  client_body_temp_path ${folder}/t1; proxy_temp_path ${folder}/t2; fastcgi_temp_path ${folder}/t3;
-  uwsgi_temp_path ${folder}/t4; scgi_temp_path ${folder}/t5;
-  server { listen 127.0.0.1:${port}; root ${folder}/root; }
-}
-`;
-
 /** A program that says nothing when it is ready: asked until it answers. */
 async function startTool(name: string, command: (port: number) => readonly string[]): Promise<Peer> {
   const port = await freePort();
   const [file = "", ...args] = command(port);
   const running = new Running(file, args, {});
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if ((await runTool("curl", ["-s", `http://127.0.0.1:${port}/index.html`])).code === 0)
-      return { name, running, port, cpuUs: [] };
-    await sleep(50);
-  }
-  await running[Symbol.asyncDispose]();
-  throw new Failure(`${name} does not answer: ${running.stderr}`);
+  await untilItAnswers(name, running, `http://127.0.0.1:${port}/index.html`);
+  return { name, running, port, cpuUs: [] };
 }
 
 /** Adds them to `peers` one by one, so that all that were started can be ended. */
@@ -92,7 +76,7 @@ async function startPeers(
     if (!isInstalled("nginx")) return log(`missing: ${name}`);
     const config = join(folder, `${name}.conf`);
     const peer = await startTool(name, (port) => {
-      writeFileSync(config, nginxConfig(folder, port, cache));
+      writeFileSync(config, nginxConfig(folder, port, `root ${folder}/root;`, `access_log off; ${cache}`));
       return [...pin, "nginx", "-c", config];
     });
     peers.push(peer);
@@ -146,26 +130,14 @@ async function startPeers(
   }
 }
 
-const sha1 = (bytes: Buffer) => createHash("sha1").update(bytes).digest("hex");
-
-async function load(
-  peer: Peer,
-  file: string,
-  content: Buffer,
-  pin: readonly string[],
-  durationS: number,
-): Promise<number> {
+async function load(peer: Peer, file: string, content: Buffer, durationS: number): Promise<number> {
   const url = `http://127.0.0.1:${peer.port}/${file}`;
   const { bytes } = await runTool("curl", ["-s", url]);
   if (sha1(bytes) !== sha1(content)) throw new Failure(`${peer.name} does not serve the file as it is`);
-  const [command = "", ...args] = [...pin, "wrk", "-t1", `-c${CLIENTS}`, `-d${durationS}`, url];
   const cpuBeforeMs = cpuTimeMs(peer.running.child.pid);
-  const { stdout } = await runTool(command, args);
+  const { requests, perSecond, errors, broken } = await wrk(CLIENTS, durationS, url);
   const cpuUs = 1000 * (cpuTimeMs(peer.running.child.pid) - cpuBeforeMs);
-  const requests = Number(/^ +(\d+) requests in /m.exec(stdout)?.[1]);
-  const perSecond = Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]);
-  if (/Non-2xx|Socket errors/.test(stdout) || !(requests > 0))
-    throw new Failure(`${peer.name} failed: ${stdout}`);
+  if (errors + broken > 0) throw new Failure(`${peer.name} failed: ${errors} errors, ${broken} connections`);
   if (cpuUs > 0) peer.cpuUs.push(cpuUs / requests);
   return perSecond;
 }
@@ -197,7 +169,7 @@ await program({
         const contenders = peers.map(
           (peer): Contender => ({
             name: peer.name,
-            run: () => load(peer, file, content, pinned(0), duration),
+            run: () => load(peer, file, content, duration),
           }),
         );
         const standings = await compare(contenders, rounds);

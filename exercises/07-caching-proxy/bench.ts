@@ -3,13 +3,13 @@
  * requests a second. Before each run the object is fetched through the peer and compared; during it, the origin must not be
  * asked by those that cache, and wrk must count no error.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
@@ -27,27 +27,15 @@ interface Peer {
   caches: boolean;
 }
 
-const nginxCommon = (folder: string, port: number) => `
-daemon off; worker_processes 1; pid ${folder}/nginx-${port}.pid; error_log ${folder}/error.log;
-events { worker_connections 1024; }`;
-const nginxTemporary = (folder: string) => `sendfile on; tcp_nopush on; keepalive_requests 1000000000;
-  client_body_temp_path ${folder}/t1; proxy_temp_path ${folder}/t2; fastcgi_temp_path ${folder}/t3;
-  uwsgi_temp_path ${folder}/t4; scgi_temp_path ${folder}/t5;`;
-
-const originConfig = (folder: string, port: number) => `${nginxCommon(folder, port)}
-http {
-  ${nginxTemporary(folder)} access_log ${folder}/origin.log;
-  server { listen 127.0.0.1:${port}; root ${folder}/root; expires 1h; }
-}`;
-const nginxConfig = (folder: string, port: number, origin: number) => `${nginxCommon(folder, port)}
-http {
-  ${nginxTemporary(folder)} access_log off;
-  proxy_cache_path ${folder}/nginx-cache keys_zone=one:10m max_size=256m use_temp_path=off;
-  server {
-    listen 127.0.0.1:${port};
-    location / { proxy_pass http://127.0.0.1:${origin}; proxy_cache one; proxy_cache_valid 200 1h; }
-  }
-}`;
+const originConfig = (folder: string, port: number) =>
+  nginxConfig(folder, port, `root ${folder}/root; expires 1h;`, `access_log ${folder}/origin.log;`);
+const proxyConfig = (folder: string, port: number, origin: number) =>
+  nginxConfig(
+    folder,
+    port,
+    `location / { proxy_pass http://127.0.0.1:${origin}; proxy_cache one; proxy_cache_valid 200 1h; }`,
+    `access_log off; proxy_cache_path ${folder}/nginx-cache keys_zone=one:10m max_size=256m use_temp_path=off;`,
+  );
 const squidConfig = (folder: string, port: number) => `
 http_port 127.0.0.1:${port}
 http_access allow all
@@ -84,12 +72,8 @@ async function startTool(
 ): Promise<Peer> {
   const [file = "", ...args] = command;
   const running = new Running(file, args, {});
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if ((await fetchThrough(port, url)).code === 0) return { name, running, port, caches };
-    await sleep(50);
-  }
-  await running[Symbol.asyncDispose]();
-  throw new Failure(`${name} does not answer: ${running.stdout}${running.stderr}`);
+  await untilItAnswers(name, running, "-x", `http://127.0.0.1:${port}`, url);
+  return { name, running, port, caches };
 }
 
 interface Setting {
@@ -120,7 +104,7 @@ async function startPeers(peers: Peer[], { folder, pin, originPort, log }: Setti
     await runTool("squid", ["-N", "-z", "-f", config]);
     peers.unshift(await startTool("Squid", [...pin, "squid", "-N", "-f", config], port, url));
   }
-  const { port, config } = await configured("nginx", (port) => nginxConfig(folder, port, originPort));
+  const { port, config } = await configured("nginx", (port) => proxyConfig(folder, port, originPort));
   peers.push(await startTool("nginx, proxy_cache", [...pin, "nginx", "-c", config], port, url));
   if (!isInstalled("tinyproxy")) log("missing: tinyproxy");
   else {
@@ -137,16 +121,8 @@ async function startPeers(peers: Peer[], { folder, pin, originPort, log }: Setti
   }
 }
 
-const sha1 = (bytes: Buffer) => createHash("sha1").update(bytes).digest("hex");
-
 /** Requests a second. */
-async function load(
-  peer: Peer,
-  url: string,
-  { folder }: Setting,
-  pin: readonly string[],
-  durationS: number,
-): Promise<number> {
+async function load(peer: Peer, url: string, { folder }: Setting, durationS: number): Promise<number> {
   const expected = readFileSync(join(folder, "root", new URL(url).pathname));
   for (let i = 0; i < 2; i++) {
     const { bytes } = await fetchThrough(peer.port, url);
@@ -156,21 +132,11 @@ async function load(
   const before = asked();
   const script = join(folder, "absolute.lua");
   writeFileSync(script, `request = function() return wrk.format("GET", "${url}") end\n`);
-  const [command = "", ...args] = [
-    ...pin,
-    "wrk",
-    "-t1",
-    `-c${CLIENTS}`,
-    `-d${durationS}`,
-    "-s",
-    script,
-    `http://127.0.0.1:${peer.port}`,
-  ];
-  const { stdout } = await runTool(command, args);
-  const perSecond = Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]);
+  const where = `http://127.0.0.1:${peer.port}`;
+  const { perSecond, errors, broken } = await wrk(CLIENTS, durationS, "-s", script, where);
   // tinyproxy closes after each answer, which wrk counts as an error.
-  if ((peer.caches ? /Non-2xx|Socket errors/ : /Non-2xx/).test(stdout) || !(perSecond > 0))
-    throw new Failure(`${peer.name} failed: ${stdout}`);
+  if (errors + (peer.caches ? broken : 0) > 0)
+    throw new Failure(`${peer.name} failed: ${errors} errors, ${broken} connections`);
   if (peer.caches && asked() !== before)
     throw new Failure(`${peer.name} asked the origin: these are no hits`);
   return perSecond;
@@ -216,7 +182,7 @@ await program({
         log(`${title} …`);
         const url = `http://127.0.0.1:${originPort}/${sizeBytes}.bin`;
         const contenders = contestants.map(
-          (peer): Contender => ({ name: peer.name, run: () => load(peer, url, where, pinned(0), duration) }),
+          (peer): Contender => ({ name: peer.name, run: () => load(peer, url, where, duration) }),
         );
         const standings = await compare(contenders, rounds);
         process.stdout.write(

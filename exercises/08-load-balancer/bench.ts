@@ -3,13 +3,13 @@
  * each. Before each run the file is fetched and compared, after it wrk's count of errors must be none. Then the algorithms
  * beside each other where one of three nodes is slow.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { type Load, nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { cpuTimeMs, freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
@@ -51,16 +51,6 @@ createServer((request, response) => {
 }).listen(Number(process.argv[2]), "127.0.0.1");
 `;
 
-const nginxConfig = (folder: string, port: number, server: string, more = "") => `
-daemon off; worker_processes 1; pid ${folder}/nginx-${port}.pid; error_log ${folder}/error.log;
-events { worker_connections 1024; }
-http {
-  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; ${more}
-  client_body_temp_path ${folder}/t1; proxy_temp_path ${folder}/t2; fastcgi_temp_path ${folder}/t3;
-  uwsgi_temp_path ${folder}/t4; scgi_temp_path ${folder}/t5;
-  server { listen 127.0.0.1:${port}; ${server} }
-}
-`;
 const haproxyConfig = (port: number, nodes: readonly number[]) => `
 global
   nbthread 1
@@ -77,14 +67,6 @@ backend nodes
 ${nodes.map((node, i) => `  server node${i} 127.0.0.1:${node} check inter 2s`).join("\n")}
 `;
 
-async function untilItAnswers({ name, running, port }: Peer): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if ((await runTool("curl", ["-s", "-o", "/dev/null", `http://127.0.0.1:${port}/`])).code === 0) return;
-    await sleep(50);
-  }
-  throw new Failure(`${name} does not answer: ${running.stderr}`);
-}
-
 /** Starts peers and nodes, and ends all that it has started. */
 class Stage implements AsyncDisposable {
   readonly #started: Running[] = [];
@@ -95,14 +77,14 @@ class Stage implements AsyncDisposable {
     const [file = "", ...args] = [...pinned(core), ...command(port)];
     const peer = { name, running: new Running(file, args, {}), port };
     this.#started.push(peer.running);
-    await untilItAnswers(peer);
+    await untilItAnswers(name, peer.running, `http://127.0.0.1:${port}/`);
     return peer;
   }
 
-  nginx(name: string, core: number, server: string, more = ""): Promise<Peer> {
+  nginx(name: string, core: number, server: string, http = ""): Promise<Peer> {
     return this.tool(name, core, (port) => {
       const path = join(this.folder, `nginx-${port}.conf`);
-      writeFileSync(path, nginxConfig(this.folder, port, server, more));
+      writeFileSync(path, nginxConfig(this.folder, port, server, `access_log off; ${http}`));
       return ["nginx", "-c", path];
     });
   }
@@ -159,39 +141,18 @@ async function startPeers(
   return peers;
 }
 
-const sha1 = (bytes: Buffer) => createHash("sha1").update(bytes).digest("hex");
-
-interface Load {
-  perSecond: number;
-  /** The slowest hundredth took longer. */
-  p99Ms: number;
+interface BalancerLoad extends Load {
   /** Of the balancer, for one request. */
   cpuUs: number;
 }
 
-async function load(peer: Peer, path: string, clients: number, durationS: number): Promise<Load> {
-  const pid = peer.running.child.pid ?? 0;
-  const before = cpuTimeMs(pid);
-  const url = `http://127.0.0.1:${peer.port}/${path}`;
-  const [command = "", ...args] = [
-    ...pinned(0),
-    "wrk",
-    "-t1",
-    `-c${clients}`,
-    `-d${durationS}`,
-    "--latency",
-    url,
-  ];
-  const { stdout } = await runTool(command, args);
-  const requests = Number(/^ +(\d+) requests in /m.exec(stdout)?.[1]);
-  if (/Non-2xx|Socket errors/.test(stdout) || !(requests > 0))
-    throw new Failure(`${peer.name} failed: ${stdout}`);
-  const [, p99 = "", unit = ""] = /99%\s+([\d.]+)(us|ms|s)/.exec(stdout) ?? [];
-  return {
-    perSecond: Number(/^Requests\/sec: +([\d.]+)/m.exec(stdout)?.[1]),
-    p99Ms: Number(p99) * { us: 0.001, ms: 1, s: 1000 }[unit as "us" | "ms" | "s"],
-    cpuUs: ((cpuTimeMs(pid) - before) / requests) * 1000,
-  };
+async function load(peer: Peer, path: string, clients: number, durationS: number): Promise<BalancerLoad> {
+  const { pid } = peer.running.child;
+  const beforeMs = cpuTimeMs(pid);
+  const load = await wrk(clients, durationS, `http://127.0.0.1:${peer.port}/${path}`);
+  const { requests, errors, broken } = load;
+  if (errors + broken > 0) throw new Failure(`${peer.name} failed: ${errors} errors, ${broken} connections`);
+  return { ...load, cpuUs: ((cpuTimeMs(pid) - beforeMs) / requests) * 1000 };
 }
 
 async function files(rounds: number, duration: number, log: (line: string) => void): Promise<void> {
