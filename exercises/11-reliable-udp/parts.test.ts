@@ -250,7 +250,13 @@ describe("congestion control", () => {
   /** A round each 101 ms, at a round-trip time of `rttMs`. */
   function rounds(bbr: Bbr, nowMs: number) {
     let delivered = 0;
-    return (count: number, rttMs: number, bytesPerMs: number, inFlightBytes: number, isAppLimited = false) => {
+    return (
+      count: number,
+      rttMs: number,
+      bytesPerMs: number,
+      inFlightBytes: number,
+      isAppLimited = false,
+    ) => {
       const rtt = new RttEstimator();
       rtt.update(rttMs, 0);
       for (let i = 0; i < count; i++) {
