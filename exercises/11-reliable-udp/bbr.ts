@@ -9,15 +9,15 @@ const STARTUP_GAIN = 2.885;
 const WINDOW_GAIN = 2;
 /** One round each: look for more, let the queue go that this made, cruise. */
 const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1] as const;
-/** What is delivered in so long may be acknowledged at once; where round trips vary much, in longer. */
-const MIN_BUNCH_MS = 8;
-const MAX_BUNCH_MS = 50;
+/** Acknowledgements come in bunches: what came at most before its time is under way besides, but not more than the path delivers in so long. */
+const MAX_BUNCH_MS = 100;
 const RATE_ROUNDS = 10;
 /** Where rounds are short, a busy process may miss ten of them: then the path is no slower for it. */
 const RATE_VALID_MS = 200;
 const MIN_RTT_VALID_MS = 10_000;
 const PROBE_RTT_MS = 200;
 const MIN_PACKETS = 4;
+const BUNCH_PACKETS = 3;
 const INITIAL_PACKETS = 10;
 /** The pipe is full when three rounds brought less than a quarter more. */
 const FULL_ROUNDS = 3;
@@ -27,7 +27,7 @@ const FULL_GROWTH = 1.25;
 const QUEUE_RTTS = 1.5;
 const CAP_CUT = 0.7;
 const CAP_LEAST = 1.25;
-const CAP_GROWTH = 1.25;
+const CAP_GROWTH = 1.08;
 
 type Mode = "startup" | "drain" | "cruise" | "probe RTT";
 
@@ -47,7 +47,10 @@ export class Bbr implements Congestion {
   #phaseSinceMs = 0;
   #probeRttUntilMs: number | undefined;
   #wasTimeout = false;
-  #variationMs = 0;
+  /** What was acknowledged since a time, and the most in each of the last rounds that was so before its time. */
+  #bunchSinceMs = 0;
+  #bunchBytes = 0;
+  #bunches: { round: number; bytes: number }[] = [];
   #smoothedMs = 0;
   /** What a full queue leaves of the window; Infinity while there was none. */
   #capBytes = Infinity;
@@ -79,15 +82,13 @@ export class Bbr implements Congestion {
     if (this.#rate === 0) return INITIAL_PACKETS * this.packetBytes;
     const gain = this.#isFull ? WINDOW_GAIN : STARTUP_GAIN;
     // More than the path holds: acknowledgements come in bunches, of 8, by timers, and late from busy processes.
-    const bunchMs = Math.min(Math.max(MIN_BUNCH_MS, 4 * this.#variationMs), MAX_BUNCH_MS);
-    const bunchBytes = Math.max(3 * this.packetBytes, this.#rate * bunchMs);
+    const bunchBytes = Math.max(BUNCH_PACKETS * this.packetBytes, this.#bunches[0]?.bytes ?? 0);
     const wanted = Math.max(gain * this.#pipeBytes + bunchBytes, INITIAL_PACKETS * this.packetBytes);
     return Math.max(Math.min(wanted, this.#capBytes), least);
   }
 
   onAck(event: AckEvent): void {
     this.#wasTimeout = false;
-    this.#variationMs = event.rtt.variationMs;
     this.#smoothedMs = event.rtt.smoothedMs;
     const isNewRound = event.rate.priorDelivered >= this.#roundEndsAt;
     if (isNewRound) {
@@ -97,6 +98,7 @@ export class Bbr implements Congestion {
       this.#wasQueueFull = false;
     }
     this.#takeRate(event);
+    this.#takeBunch(event);
     if (isNewRound) this.#lookWhetherFull(event);
     const isStale = event.nowMs - this.#minRttAtMs > MIN_RTT_VALID_MS;
     if (event.rtt.latestMs <= this.minRttMs || isStale) {
@@ -116,6 +118,21 @@ export class Bbr implements Congestion {
     // A maximum over a sliding window: what is smaller and older than a sample will never be the maximum again.
     while ((this.#rates.at(-1)?.bytesPerMs ?? Infinity) <= rate.bytesPerMs) this.#rates.pop();
     this.#rates.push({ round: this.#round, atMs: nowMs, bytesPerMs: rate.bytesPerMs });
+  }
+
+  /** How much more was acknowledged since a time than the path can have delivered since then (as Linux's tcp_bbr.c does). */
+  #takeBunch({ nowMs, bytes }: AckEvent): void {
+    const expected = this.#rate * (nowMs - this.#bunchSinceMs);
+    if (this.#bunchBytes <= expected) {
+      this.#bunchBytes = 0;
+      this.#bunchSinceMs = nowMs;
+    }
+    this.#bunchBytes += bytes;
+    const early = this.#bunchBytes - this.#rate * (nowMs - this.#bunchSinceMs);
+    const kept = Math.min(early, this.#rate * MAX_BUNCH_MS);
+    this.#bunches = this.#bunches.filter(({ round }) => round > this.#round - RATE_ROUNDS);
+    while ((this.#bunches.at(-1)?.bytes ?? Infinity) <= kept) this.#bunches.pop();
+    this.#bunches.push({ round: this.#round, bytes: kept });
   }
 
   #lookWhetherFull({ rate }: AckEvent): void {

@@ -228,7 +228,7 @@ describe("congestion control", () => {
     assert.equal(gaffer.mode, "bad");
   });
 
-  test("bbr finds rate and round trip, and holds their product; loss does not move it", () => {
+  test("bbr finds rate and round trip, and holds their product; loss without a queue does not move it", () => {
     const bbr = new Bbr(1200);
     assert.equal(bbr.mode, "startup");
     let delivered = 0;
@@ -240,9 +240,9 @@ describe("congestion control", () => {
       );
     }
     assert.equal(bbr.mode, "cruise");
-    assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 50_000);
+    assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 3600);
     bbr.onLoss();
-    assert.equal(bbr.windowBytes, 250_000);
+    assert.equal(bbr.windowBytes, 203_600);
     bbr.onTimeout();
     assert.equal(bbr.windowBytes, 4800);
   });
@@ -284,6 +284,46 @@ describe("congestion control", () => {
     assert.deepEqual([bbr.mode, bbr.minRttMs], ["cruise", 105]);
     run(5, 105, 10, 4800); // sent before
     assert.ok(bbr.windowBytes > 2 * 1000 * 105, `${bbr.windowBytes}: what the path delivers was forgotten`);
+  });
+
+  test("bbr lets as much more be under way as comes in one bunch, for ten rounds, and not more than the path delivers in 100 ms", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 0);
+    run(10, 100, 1000, 50_000);
+    const bunch = (bytes: number) =>
+      bbr.onAck(
+        ack({ nowMs: 1012, bytes, rate: { bytesPerMs: 1000, isAppLimited: false, priorDelivered: 0 } }),
+      );
+    bunch(30_000);
+    bunch(10_000); // as early
+    assert.equal(bbr.windowBytes, 240_000);
+    bunch(70_000);
+    assert.equal(bbr.windowBytes, 300_000);
+    run(9, 100, 1000, 50_000);
+    assert.equal(bbr.windowBytes, 300_000);
+    run(2, 100, 1000, 50_000);
+    assert.equal(bbr.windowBytes, 203_600);
+  });
+
+  test("bbr that takes a loss for a full queue's makes room at once, and takes it back slowly", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 0);
+    run(10, 100, 1000, 50_000);
+    run(1, 149, 1000, 50_000);
+    bbr.onLoss();
+    assert.equal(bbr.windowBytes, 203_600, "no queue to speak of");
+    run(1, 151, 1000, 50_000);
+    bbr.onLoss();
+    bbr.onLoss(); // once a round
+    assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600) < 1, `${bbr.windowBytes}`);
+    run(1, 151, 1000, 50_000); // the round of the loss
+    assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600) < 1, `${bbr.windowBytes}`);
+    run(1, 151, 1000, 50_000);
+    assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600 * 1.08) < 1, `${bbr.windowBytes}`);
+    bbr.onLoss();
+    assert.equal(bbr.windowBytes, 125_000, "a quarter more than the pipe is left");
+    run(30, 100, 1000, 50_000);
+    assert.equal(bbr.windowBytes, 203_600);
   });
 
   test("bbr that has nothing to send learns nothing: not that the path is full, nor that it is slow", () => {
