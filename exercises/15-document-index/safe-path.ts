@@ -2,7 +2,6 @@
 
 /** Why this is no path below a folder, in words that follow it; undefined where it is one, on every system. */
 export function whyUnsafe(path: string): string | undefined {
-  if (path === "") return "is empty";
   if (path.includes("\0")) return "has a NUL";
   if (path.includes("\\")) return "has a backslash, which separates folders on some systems";
   if (/^[A-Za-z]:/.test(path)) return "begins with a drive";
