@@ -287,6 +287,11 @@ test("paths: below the folder or refused, and no control reaches a terminal or a
     assert.doesNotMatch(plainName(path), /[\p{Cc}/]/u);
     if (whyUnsafe(path) === undefined) assert.notEqual(plainName(path), "");
   });
+  const commands = "\0\t\n\r\u001b\u007f\u0085\u061c\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069";
+  for (const command of commands) {
+    assert.match(printable(`a${command}b`), /^a\\(?:[nrt]|u\{[0-9a-f]{2,4}\})b$/);
+    assert.equal(plainName(`a${command}b`), "a_b");
+  }
   assert.equal(printable("\u001b[2J\n\u202ex"), "\\u{1b}[2J\\n\\u{202e}x");
   assert.equal(plainName("a/b\nc"), "b_c");
 });
