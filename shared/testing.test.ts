@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import {
   cpuTimeMs,
   type Fault,
+  freePort,
   needs,
   Running,
   resetAfter,
@@ -335,4 +336,14 @@ test("what a process has cost, its children included", needs("sh"), async (t) =>
   process.kill(Number(child), "SIGKILL");
   await within(parent.exited, "its end");
   assert.ok(Number.isNaN(cpuTimeMs(undefined)));
+});
+
+test("a port is given away once, however many ask, in whatever process", async () => {
+  // Loaded anew, a module knows nothing of what the first one gave away, as in another process.
+  const another = ["./running.ts", "another"].join("?");
+  const { freePort: anothers } = (await import(another)) as typeof import("./running.ts");
+  const askers = [freePort, anothers];
+  const ports = await Promise.all(Array.from({ length: 300 }, (_, i) => askers[i % 2]?.()));
+  assert.equal(new Set(ports).size, 300);
+  assert.ok(ports.every((port = 0) => port >= 20_000 && port < 32_768));
 });
