@@ -98,6 +98,7 @@ export class LocalChanges {
     this.#dirty.clear();
     this.#pending.clear();
     this.#inodes.clear();
+    this.#goneAt.clear();
     this.#fresh.clear();
     this.#copies.clear();
   }
@@ -189,6 +190,7 @@ export class LocalChanges {
     const item = tree.get(path);
     if (looksLike(found, item)) return void (found && this.#inodes.set(found.inode, path));
     if (found === undefined) return this.#gone(path);
+    this.#goneAt.delete(path);
     if (found.kind === "other") return this.#complain(path, "it is neither a file, a directory nor a link");
     if (path !== "" && tree.get(parentOf(path))?.kind !== "directory") return this.#mark(parentOf(path), 0);
     const from = item === undefined ? this.#movedFrom(path, found) : undefined;
