@@ -1,13 +1,11 @@
 /** Changes that other programs make in the master's directory: seen by chokidar, looked up on the disk, put into the log. */
-import { createHash, randomBytes } from "node:crypto";
-import { renameSync, rmSync, type Stats } from "node:fs";
+import { createHash } from "node:crypto";
+import type { Stats } from "node:fs";
 import { join, relative } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
-import { hexOf } from "./apply.ts";
-import { snapshotFile } from "./contents.ts";
 import { type Found, hasContentOf, looksLike } from "./disk.ts";
 import { Unavailable } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
@@ -26,6 +24,7 @@ import {
   parentOf,
   within,
 } from "./protocol.ts";
+import { Snapshots } from "./snapshots.ts";
 
 /** What has gone may come up again under another name: then it was moved. */
 const GONE_MS = 120;
@@ -52,12 +51,14 @@ export class LocalChanges {
   readonly #complained = new Set<string>();
   /** Directories that are new: it may be that nobody tells yet what is put into them. */
   readonly #fresh = new Set<string>();
+  readonly #snapshots: Snapshots;
   #timer: NodeJS.Timeout | undefined;
   #timerMs = 0;
   #isOn = false;
 
   constructor(node: ReplicaNode) {
     this.#node = node;
+    this.#snapshots = new Snapshots(node);
   }
 
   /** In the disk's queue, when all that the log has is applied. */
@@ -100,7 +101,7 @@ export class LocalChanges {
     this.#inodes.clear();
     this.#goneAt.clear();
     this.#fresh.clear();
-    this.#copies.clear();
+    this.#snapshots.clear();
   }
 
   #see(absolute: string): void {
@@ -270,9 +271,8 @@ export class LocalChanges {
       return;
     }
     if (found.sizeBytes > INLINE_BYTES) {
-      const copy = this.#copies.get(path);
-      if (copy === undefined || !looksLike(found, copy)) return this.#copySoon(path, item);
-      this.#copies.delete(path);
+      const copy = this.#snapshots.take(path, found);
+      if (copy === undefined) return this.#snapshotSoon(path, item);
       return this.#propose(action, path, encode(PutBody, { item: copy, content: NOTHING }));
     }
     const content = this.#node.disk.read(path, INLINE_BYTES);
@@ -281,37 +281,16 @@ export class LocalChanges {
     this.#propose(action, path, encode(PutBody, { item, content }));
   }
 
-  /** Copies of large files that are staged, and paths that are being copied. */
-  readonly #copies = new Map<string, Item>();
-  readonly #copying = new Set<string>();
-
-  /** A large file is copied aside, as it may change while the others fetch it; the disk's queue does not wait for that. */
-  #copySoon(path: string, item: Item): void {
-    if (this.#copying.has(path)) return;
+  #snapshotSoon(path: string, item: Item): void {
     const ageMs = Date.now() - Number(item.mtimeUs / 1000n);
     if (ageMs >= 0 && ageMs < QUIET_MS && item.sizeBytes > 4 * CHUNK_BYTES) return this.#mark(path, QUIET_MS);
-    this.#copying.add(path);
-    this.#copy(path, item)
+    this.#snapshots
+      .make(path, item)
       .catch((error) => {
         if (!isFailure(error)) throw error;
         this.#complain(path, explain(error));
       })
-      .finally(() => {
-        this.#copying.delete(path);
-        this.#mark(path, 0);
-      });
-  }
-
-  async #copy(path: string, item: Item): Promise<void> {
-    const { disk, store, options } = this.#node;
-    const aside = disk.aside();
-    const { digest } = await snapshotFile(await disk.open(path), aside, options.isSynchronous);
-    if (!this.#isOn || !looksLike(disk.find(path), item)) return rmSync(aside);
-    const before = this.#copies.get(path);
-    if (before !== undefined) rmSync(join(store.stage, hexOf(before.blob)), { force: true });
-    const blob = randomBytes(16);
-    renameSync(aside, join(store.stage, hexOf(blob)));
-    this.#copies.set(path, { ...item, blob, digest });
+      .finally(() => this.#mark(path, 0));
   }
 
   /** Nobody waits for it: what comes of it is seen when the path is looked at again. */
