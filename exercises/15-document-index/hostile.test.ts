@@ -215,6 +215,7 @@ test("requests split at every byte are answered; garbage costs its connection, a
     const end = await connection.readExactly(1_000_000).catch(() => undefined);
     assert.equal(end, undefined);
   }
+  await node.running.output(/: sent refusal, which is no request$/m, "stderr");
   assert.equal(stderrLines(/unknown code 71/).length, 1);
 });
 
