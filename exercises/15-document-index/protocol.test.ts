@@ -7,8 +7,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { decode, encode, PduError } from "../../shared/pdu.ts";
+import { serve } from "../../shared/tcp.ts";
 import { within } from "../../shared/testing.ts";
 import { type Document, OwnIndex, RemoteIndex } from "./document-index.ts";
+import { answer, fetchContent } from "./exchange.ts";
 import { Folder, type FoundFile } from "./folder.ts";
 import { Gate } from "./gate.ts";
 import { isSignedBy, newIdentity } from "./identity.ts";
@@ -164,6 +166,37 @@ test("the gate: the segment's ports only, not the node's own, and so many signat
   nowMs = 1000;
   assert.equal(gate.admit(said(PORT, other, 8n), PORT)?.sequence, 8n);
   assert.equal(digest?.equals(GOLDEN.digest), true);
+});
+
+test("contents come from below the folder only, and only as the index has them", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "netlab-15-"));
+  const [folder, stop] = [join(directory, "shared"), new AbortController()];
+  t.after(() => {
+    stop.abort();
+    return rm(directory, { recursive: true });
+  });
+  await put(folder, "honest", "x");
+  await put(directory, "secret", "x");
+  await put(directory, "shared-not/secret", "x");
+  await symlink(join(directory, "secret"), join(folder, "file"));
+  await symlink(join(directory, "shared-not"), join(folder, "beside"));
+  const index = new OwnIndex();
+  const options = { host: "127.0.0.1", port: 0, signal: stop.signal, log: () => {} };
+  const server = await serve(options, (connection) =>
+    answer(connection, { identity: newIdentity(), index, folder }),
+  );
+  const place = { address: "127.0.0.1", port: server.port };
+  const contentOf = async (path: string, size: number) => {
+    const document = { ...documentOf(path), size };
+    index.set(document);
+    const pieces: Buffer[] = [];
+    for await (const piece of fetchContent(place, document, 0, stop.signal)) pieces.push(Buffer.from(piece));
+    return Buffer.concat(pieces).toString();
+  };
+  assert.equal(await contentOf("honest", 1), "x");
+  for (const path of ["file", "beside/secret"])
+    await assert.rejects(contentOf(path, 1), /refused: the document is gone/);
+  await assert.rejects(contentOf("honest", 2), /refused: the document has changed/);
 });
 
 test("a document message that no honest node sends is a lie", () => {
