@@ -34,7 +34,7 @@ const SIZES = {
 };
 const MESSAGES = { perSecond: 30, lossShare: 0.05, rttMs: 100 };
 const TIMELINE = { lossShare: 0.01, rttMs: 20 };
-const SHARING = { rttMs: 20 };
+const SHARING = { rttMs: 20, headStartMs: 2000 };
 
 /** What is measured through, and how much. */
 interface Bench {
@@ -126,38 +126,36 @@ function goodputCharts(cells: readonly Cell[], { rate }: Bench): Chart[] {
   }));
 }
 
-/** Ours and TCP through the bottleneck at once: neither may starve the other. */
+const [RUDP, TCP] = ["rudp", "tcp"].map((transport) =>
+  CONTENDERS.filter((one) => one.transport === transport),
+) as [Contender[], Contender[]];
+/** Each of ours beside each of the kernel's, and the kernel's beside each other, for comparison. */
+const PAIRS = [
+  ...RUDP.flatMap((one) => TCP.map((other) => [one, other] as const)),
+  TCP as [Contender, Contender],
+];
+
+/** Two through the bottleneck at once: neither may starve the other. */
 async function measureSharing(bench: Bench): Promise<void> {
   const { link, log } = bench;
   const { rttMs } = SHARING;
   const seconds = bench.sizes.sharingSeconds;
   await setPath(bench, rttMs, 0);
-  print(`Two at once for ${seconds} s, RTT ${rttMs} ms, no loss but the queue's, in MB/s:`);
+  print(`Two at once, each for ${seconds} s, RTT ${rttMs} ms, no loss but the queue's, in MB/s:`);
   print();
-  print("| ours | beside | ours got | TCP got | Jain's index |");
+  print("| first | 2 s later | first got | second got | Jain's index |");
   print("|---|---|---|---|---|");
-  const [own, tcp] = ["rudp", "tcp"].map((transport) =>
-    CONTENDERS.filter((one) => one.transport === transport),
-  );
-  for (const one of own ?? []) {
-    for (const other of tcp ?? []) {
-      await using ours = await serve(link, one);
-      await using theirs = await serve(link, other);
-      const got = await Promise.all([
-        goodput(link, ours, one, seconds),
-        goodput(link, theirs, other, seconds),
-      ]);
-      const [a, b] = got;
-      const row = [
-        one.name,
-        other.name,
-        a.toFixed(2),
-        b.toFixed(2),
-        ((a + b) ** 2 / (2 * (a * a + b * b))).toFixed(2),
-      ];
-      log(row.join(" "));
-      print(`| ${row.join(" | ")} |`);
-    }
+  for (const [one, other] of PAIRS) {
+    await using first = await serve(link, one);
+    await using second = await serve(link, other);
+    const running = goodput(link, first, one, seconds);
+    // The route's congestion control is that of the first until it is connected.
+    const later = delay(SHARING.headStartMs).then(() => goodput(link, second, other, seconds));
+    const [a, b] = await Promise.all([running, later]);
+    const jain = (a + b) ** 2 / (2 * (a * a + b * b));
+    const row = [one.name, other.name, a.toFixed(2), b.toFixed(2), jain.toFixed(2)];
+    log(row.join(" "));
+    print(`| ${row.join(" | ")} |`);
   }
   print();
 }
