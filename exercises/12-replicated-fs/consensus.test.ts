@@ -319,6 +319,9 @@ test("proposals between two sendings go in one append, and no more than four app
   node.tick(3601);
   const [again] = said(node, 2);
   assert.ok(again?.kind === "append" && again.prevIndex === 3, "what was not answered is sent again");
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: false, match: 0 }, 3601);
+  const [late] = said(node, 2);
+  assert.ok(late?.kind === "append" && late.prevIndex === 3, "a refusal that comes late undoes nothing");
 });
 
 test("that an entry is committed is told at once, also to who acknowledges it late", () => {
