@@ -1,6 +1,7 @@
 /** Many clients on objects that change, break off, are evicted and validated: whatever comes, it is what the origin said, and whole. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import { randomOf } from "../../shared/random.ts";
 import { start } from "../../shared/testing.ts";
 import { type Answer, ask, client, pattern, requestFor, TestOrigin } from "./test-origin.ts";
 
@@ -17,15 +18,10 @@ const DIRECTIVES = [
 ];
 const sizeOf = (i: number) => SIZES[i % SIZES.length] ?? 0;
 
-/** Mulberry32: the same numbers for the same seed. */
-function random(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
+/** A number below so many. */
+function diceOf(seed: number): (below: number) => number {
+  const random = randomOf(seed);
+  return (below) => Math.floor(random() * below);
 }
 
 /** Serves object `i` in its present version, some in chunks, and of those some not to their end. */
@@ -60,7 +56,7 @@ function serveObject(
 test("what is answered is some version of the object, byte for byte, or the part of it that was asked for", async (t) => {
   const seed = 20261121;
   t.diagnostic(`seed ${seed}`);
-  const dice = random(seed);
+  const dice = diceOf(seed);
   await using origin = await TestOrigin.start();
   await using proxy = await start("exercises/07-caching-proxy/proxy.ts", [
     "--port",

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import fc from "fast-check";
 import { parseRequest } from "../../shared/http.ts";
+import { randomOf } from "../../shared/random.ts";
 import { ALGORITHMS, type Algorithm, type Candidate, CHOOSE } from "./algorithms.ts";
 import { readConfiguration } from "./configuration.ts";
 import { afterCheck, afterRequest, DOWN, type Health, isInDoubt, UP } from "./health.ts";
@@ -16,21 +17,11 @@ const SEED = 8;
 const property = <T>(arbitrary: fc.Arbitrary<T>, holds: (value: T) => void) =>
   fc.assert(fc.property(arbitrary, holds), { seed: SEED });
 
-/** Numbers from 0 up to 1, always the same for a seed (mulberry32). */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 const candidate = (name: string, weight = 1, active = 0) => ({ name, weight, active, credit: 0 });
 const weights = fc
   .array(fc.integer({ min: 1, max: 20 }), { minLength: 1, maxLength: 6 })
   .map((all) => all.map((weight, i) => candidate(`node${i}`, weight)));
-const choose = (algorithm: Algorithm, all: readonly Candidate[], client = "a", random = seeded(SEED)) =>
+const choose = (algorithm: Algorithm, all: readonly Candidate[], client = "a", random = randomOf(SEED)) =>
   CHOOSE[algorithm](all, client, random);
 
 describe("round robin", () => {
@@ -87,7 +78,7 @@ describe("least connections", () => {
 describe("random two", () => {
   test("never the busiest of three, and each of the others", () => {
     const all = [candidate("A", 1, 9), candidate("B", 1, 1), candidate("C", 1, 0)];
-    const random = seeded(SEED);
+    const random = randomOf(SEED);
     const names = new Set(Array.from({ length: 200 }, () => choose("random-two", all, "", random).name));
     assert.deepEqual([...names].sort(), ["B", "C"]);
   });
@@ -96,9 +87,9 @@ describe("random two", () => {
     const all = [candidate("A", 8), candidate("B", 1), candidate("C", 1)];
     const names = (random: () => number) =>
       Array.from({ length: 2000 }, () => choose("random-two", all, "", random).name).join("");
-    assert.equal(names(seeded(1)), names(seeded(1)));
-    assert.notEqual(names(seeded(1)), names(seeded(2)));
-    const share = names(seeded(1)).replaceAll(/[^A]/g, "").length / 2000;
+    assert.equal(names(randomOf(1)), names(randomOf(1)));
+    assert.notEqual(names(randomOf(1)), names(randomOf(2)));
+    const share = names(randomOf(1)).replaceAll(/[^A]/g, "").length / 2000;
     assert.ok(share > 0.75 && share < 0.85, `${share} for A`); // nothing is active: the first drawn stays
   });
 
@@ -136,7 +127,7 @@ test("every algorithm chooses one of those that it is given (property)", () => {
   property(
     fc.tuple(weights, fc.constantFrom(...ALGORITHMS), fc.string(), fc.integer()),
     ([all, algorithm, client, seed]) => {
-      assert.ok(all.includes(choose(algorithm, all, client, seeded(seed)) as (typeof all)[number]));
+      assert.ok(all.includes(choose(algorithm, all, client, randomOf(seed)) as (typeof all)[number]));
     },
   );
 });

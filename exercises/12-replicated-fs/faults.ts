@@ -14,9 +14,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { program } from "../../shared/program.ts";
+import { randomOf } from "../../shared/random.ts";
 import { LocalCluster, type LocalNode } from "./local-cluster.ts";
 import type { Remote } from "./remote.ts";
-import { randomFrom } from "./simulated-network.ts";
 
 export interface Outcome {
   acknowledged: number;
@@ -45,7 +45,7 @@ class Schedule {
   #hasFailed = false;
 
   constructor(seed: number, cluster: LocalCluster) {
-    this.#random = randomFrom(seed);
+    this.#random = randomOf(seed);
     this.#cluster = cluster;
   }
 
@@ -117,7 +117,7 @@ class Schedule {
 
   /** Each writer has paths of its own, so that what is written to a path has an order. */
   async #write(writer: number): Promise<void> {
-    const random = randomFrom(Math.floor(this.#random() * 2 ** 31));
+    const random = randomOf(Math.floor(this.#random() * 2 ** 31));
     await using remote = this.#cluster.remote({ patienceMs: 2000 });
     for (let count = 0; !this.#isOver; count++) {
       const path = `w${writer}-${Math.floor(random() * FILES)}`;
@@ -138,7 +138,7 @@ class Schedule {
 
   /** Another program: what it does in the directory of whoever is master is no more than that, and must only not differ. */
   async #writeLocally(): Promise<void> {
-    const random = randomFrom(Math.floor(this.#random() * 2 ** 31));
+    const random = randomOf(Math.floor(this.#random() * 2 ** 31));
     while (!this.#isOver) {
       await delay(100 + random() * 300);
       const master = [...this.#cluster.masters()].at(-1)?.[1] ?? 1;

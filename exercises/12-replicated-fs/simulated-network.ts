@@ -1,16 +1,5 @@
 /** The simulator's time and network: what happens when, drawn from a seed; parcels are delayed, lost, repeated, cut off. */
 
-/** A generator of numbers in [0, 1): mulberry32. */
-export function randomFrom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 export interface NetworkProfile {
   loss: number;
   maxDelayMs: number;

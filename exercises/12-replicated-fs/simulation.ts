@@ -2,10 +2,12 @@
  * The rules of `consensus.ts` in a world of their own: nodes whose disks lose what was not synchronised, a network that
  * delays, loses and repeats, cuts, crashes, and a client that writes. All of it from a seed.
  */
+
 import { strict as assert } from "node:assert";
+import { randomOf } from "../../shared/random.ts";
 import { Consensus, type Durable, type Message, type Outgoing } from "./consensus.ts";
 import type { Base, LogEntry } from "./log.ts";
-import { type NetworkProfile, randomFrom, SimulatedNetwork } from "./simulated-network.ts";
+import { type NetworkProfile, SimulatedNetwork } from "./simulated-network.ts";
 
 export interface Entry extends LogEntry {
   id: number;
@@ -64,7 +66,7 @@ export class Simulation {
 
   constructor(seed: number, world: World) {
     this.world = world;
-    this.random = randomFrom(seed);
+    this.random = randomOf(seed);
     this.#network = new SimulatedNetwork(this.random, world, (to, parcel) => this.#arrive(to, parcel));
     const ids = Array.from({ length: world.nodes }, (_, i) => i + 1);
     for (const id of ids) this.#nodes.set(id, new Node(id, ids, this.random));

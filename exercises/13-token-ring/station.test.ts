@@ -1,20 +1,10 @@
 /** Whole rings in a simulation: stations that die, stall and come back, over links that delay, break and heal. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import { randomOf } from "../../shared/random.ts";
 import type { Outcome } from "./messages.ts";
 import { frameOf, type Line, type Meaning, ringFrom, understand } from "./protocol.ts";
 import { type Action, createStation, type Event, type Station } from "./station.ts";
-
-/** mulberry32: a seeded generator is all that a schedule needs. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), state | 1);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), bits | 61)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Node {
   id: number;

@@ -5,6 +5,7 @@
 import { strict as assert } from "node:assert";
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import { randomOf } from "../../shared/random.ts";
 import { type Fault as LinkFault, type Relay, tcpRelay, within } from "../../shared/testing.ts";
 import type { LocalCluster } from "./local-cluster.ts";
 
@@ -30,17 +31,6 @@ export interface Schedule {
   faults: Fault[];
   /** Must the job be done in spite of them? Else it may also fail, with a reason and without an output. */
   mustSucceed: boolean;
-}
-
-/** Numbers in [0, 1) from a seed (Mulberry32). */
-function randomOf(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), state | 1);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), bits | 61)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** A job of about `jobMs` meets its faults in that time. */

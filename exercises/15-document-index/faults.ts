@@ -14,8 +14,8 @@ import { explain, Failure } from "../../shared/errors.ts";
 import { median } from "../../shared/measure.ts";
 import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
+import { randomOf } from "../../shared/random.ts";
 import { type LocalNode, LocalSegment } from "./local-segment.ts";
-import { randomOf } from "./simulator.ts";
 import { Switch } from "./switch.ts";
 
 const HOSTS = 4;

@@ -1,9 +1,10 @@
 /** Membership and index in a simulated segment: a few stories, then schedules by the thousand. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import { randomOf } from "../../shared/random.ts";
 import { OwnIndex, RemoteIndex } from "./document-index.ts";
 import { LOST_MS, MAX_NODES, Membership, type News } from "./membership.ts";
-import { randomOf, type SimulatedNode, Simulation } from "./simulator.ts";
+import { type SimulatedNode, Simulation } from "./simulator.ts";
 
 const SETTLE_MS = 6000;
 const SCHEDULES = Number(process.env["NETLAB_SCHEDULES"] ?? 400);

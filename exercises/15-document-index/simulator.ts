@@ -1,21 +1,11 @@
 /** A segment without sockets or clocks, for tests: nodes, links and faults by a seed, thousands of seconds in one. */
+import { randomOf } from "../../shared/random.ts";
 import { type Document, OwnIndex, type Update } from "./document-index.ts";
 import { type Action, Membership } from "./membership.ts";
 
 const TICK_MS = 250;
 const FETCH_TIMEOUT_MS = 3000;
 const PORT = 8000;
-
-/** Numbers in [0, 1) from a seed (mulberry32). */
-export function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Event {
   atMs: number;
