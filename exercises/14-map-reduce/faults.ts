@@ -67,6 +67,7 @@ export class FaultyCluster implements AsyncDisposable {
   readonly #relays: Relay[] = [];
   /** The links that are cut, and how: both ends are told, or nobody is. */
   readonly #cut = new Map<string, "reset" | "stall">();
+  readonly #killed = new Set<string>();
   #runs = 0;
 
   private constructor(cluster: LocalCluster) {
@@ -132,11 +133,13 @@ export class FaultyCluster implements AsyncDisposable {
       await pause(forMs);
       if (kind === "stop") toMaster("SIGCONT");
     } else if (kind === "kill") {
-      if (this.cluster.node(node).child.signalCode !== null) return; // another fault has it already
+      if (this.#killed.has(node)) return; // another fault has it already, and starts it again
+      this.#killed.add(node);
       this.cluster.node(node).kill("SIGKILL");
       await this.cluster.node(node).exited;
       await pause(forMs);
       await this.cluster.start(node);
+      this.#killed.delete(node);
     } else if (kind === "stop") {
       const { child } = this.cluster.node(node);
       child.kill("SIGSTOP");
