@@ -10,6 +10,7 @@ import {
   type Parse,
   type SettingsValue,
   setting,
+  share,
 } from "../shared/config.ts";
 import { formatAddress } from "../shared/connection.ts";
 import { Failure, UsageError } from "../shared/errors.ts";
@@ -31,13 +32,6 @@ function bothWays(parse: Parse<number>): Parse<BothWays> {
     };
   };
 }
-
-const share: Parse<number> = (value) => {
-  const [, digits, percent] = /^(\d+(?:\.\d+)?)(%)?$/.exec(value) ?? [];
-  const part = Number(digits) / (percent ? 100 : 1);
-  if (part <= 1) return part;
-  throw new Failure("is not a share, as 2% or 0.02");
-};
 
 interface Front {
   transport: "udp" | "tcp";

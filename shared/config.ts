@@ -66,6 +66,14 @@ export function decimal(unit: string, min: number, max = Number.MAX_VALUE): Pars
   };
 }
 
+/** `2%` or `0.02` */
+export const share: Parse<number> = (value) => {
+  const [, digits, percent] = /^(\d+(?:\.\d+)?)(%)?$/.exec(value) ?? [];
+  const part = Number(digits) / (percent ? 100 : 1);
+  if (part <= 1) return part;
+  throw new Failure("is not a share, as 2% or 0.02");
+};
+
 export const port: Parse<number> = (value) => {
   if (/^\d+$/.test(value) && Number(value) <= 65_535) return Number(value);
   throw new Failure("is not a port (0 to 65535)");

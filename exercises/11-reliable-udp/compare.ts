@@ -6,27 +6,31 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { flag, integer, oneOf, optional, setting, text } from "../../shared/config.ts";
+import { flag, integer, many, oneOf, optional, setting, share, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { median } from "../../shared/measure.ts";
 import { type NamespaceLink, namespaceLink, namespacesMissing } from "../../shared/namespaces.ts";
 import { type Chart, type Series, svgOf } from "../../shared/plot.ts";
 import { program } from "../../shared/program.ts";
-import type { Running } from "../../shared/running.ts";
 import {
   at,
+  type Bench,
   CONTENDERS,
   type Contender,
   chooseCongestion,
   client,
   goodput,
   linesOf,
+  percent,
+  print,
   profile,
   serve,
+  setPath,
 } from "./contenders.ts";
+import { goodputCharts, measureGoodput, printGoodput } from "./goodput.ts";
 
 const RTTS_MS = [20, 100, 2];
 const LOSSES = [0, 0.001, 0.01, 0.05, 0.1];
+
 /** How much is measured; the short form gives the same rows in five minutes. */
 const SIZES = {
   long: { runs: 3, seconds: 3, messages: 450, timelineSeconds: 8, sharingSeconds: 10 },
@@ -35,96 +39,6 @@ const SIZES = {
 const MESSAGES = { perSecond: 30, lossShare: 0.05, rttMs: 100 };
 const TIMELINE = { lossShare: 0.01, rttMs: 20 };
 const SHARING = { rttMs: 20, headStartMs: 2000 };
-
-/** What is measured through, and how much. */
-interface Bench {
-  link: NamespaceLink;
-  rate: number;
-  sizes: (typeof SIZES)["long"];
-  log: (line: string) => void;
-}
-
-async function setPath({ link, rate }: Bench, rttMs: number, loss: number): Promise<void> {
-  const both = profile(rate, rttMs, loss);
-  await link.change({ toServer: both, toClient: both });
-}
-const print = (line = "") => void process.stdout.write(`${line}\n`);
-const percent = (share: number) => `${Math.round(share * 1000) / 10} %`;
-
-/** Those whose goodput is compared: one that does not mind loss on each side, and the usual one. */
-const COMPARED = CONTENDERS.filter(({ name }) => name !== "ours, newreno");
-
-interface Cell {
-  rttMs: number;
-  loss: number;
-  name: string;
-  runs: number[];
-}
-
-/** Every path, every contender in turn, several times over. */
-async function measureGoodput(bench: Bench): Promise<Cell[]> {
-  const { link, sizes, log } = bench;
-  const cells: Cell[] = [];
-  const servers = new Map<Contender, Running>();
-  try {
-    for (const rttMs of RTTS_MS) {
-      for (const loss of LOSSES) {
-        await setPath(bench, rttMs, loss);
-        const here = COMPARED.map(({ name }): Cell => ({ rttMs, loss, name, runs: [] }));
-        for (let run = 0; run < sizes.runs; run++) {
-          for (const [i, contender] of COMPARED.entries()) {
-            const server = servers.get(contender) ?? (await serve(link, contender));
-            servers.set(contender, server);
-            here[i]?.runs.push(await goodput(link, server, contender, sizes.seconds));
-          }
-        }
-        log(
-          `RTT ${rttMs} ms, loss ${percent(loss)}: ${here.map((cell) => `${cell.name} ${median(cell.runs).toFixed(2)} (${Math.min(...cell.runs).toFixed(2)}–${Math.max(...cell.runs).toFixed(2)})`).join(", ")} MB/s`,
-        );
-        cells.push(...here);
-      }
-    }
-  } finally {
-    for (const server of servers.values()) await server[Symbol.asyncDispose]();
-  }
-  return cells;
-}
-
-function printGoodput(cells: readonly Cell[], { rate, sizes }: Bench): void {
-  print(
-    `Goodput in MB/s, median (least–most) of ${sizes.runs} runs of ${sizes.seconds} s in turn; the link carries ${rate / 1e6} MB/s with IP headers:`,
-  );
-  print();
-  print(`| RTT | loss each way | ${COMPARED.map(({ name }) => name).join(" | ")} |`);
-  print(`|---|---|${COMPARED.map(() => "---|").join("")}`);
-  for (const rttMs of RTTS_MS) {
-    for (const loss of LOSSES) {
-      const row = COMPARED.map(({ name }) => {
-        const runs =
-          cells.find((cell) => cell.rttMs === rttMs && cell.loss === loss && cell.name === name)?.runs ?? [];
-        return `${median(runs).toFixed(2)} (${Math.min(...runs).toFixed(2)}–${Math.max(...runs).toFixed(2)})`;
-      });
-      print(`| ${rttMs} ms | ${percent(loss)} | ${row.join(" | ")} |`);
-    }
-  }
-  print();
-}
-
-function goodputCharts(cells: readonly Cell[], { rate }: Bench): Chart[] {
-  return RTTS_MS.map((rttMs) => ({
-    title: `Goodput against loss, RTT ${rttMs} ms, link ${rate / 1e6} MB/s`,
-    x: { name: "loss each way (%)" },
-    y: { name: "MB/s", min: 0 },
-    series: COMPARED.map(({ name }): Series => {
-      const own = cells.filter((cell) => cell.rttMs === rttMs && cell.name === name);
-      return {
-        name,
-        points: own.map(({ loss, runs }) => [loss * 100, median(runs)]),
-        errors: own.map(({ runs }) => [Math.min(...runs), Math.max(...runs)] as const),
-      };
-    }),
-  }));
-}
 
 const [RUDP, TCP] = ["rudp", "tcp"].map((transport) =>
   CONTENDERS.filter((one) => one.transport === transport),
@@ -299,11 +213,13 @@ await program({
     short: flag("all the same rows within five minutes: fewer and shorter runs"),
     runs: optional(integer(1, 100), "goodput: runs of each (3; short: 2)"),
     seconds: optional(integer(1, 600), "goodput: how long a run is (3; short: 2)"),
+    rtt: many(integer(0, 10_000), "goodput: over such a round trip only, in ms; may be given several times"),
+    loss: many(share, "goodput: with such a loss only; may be given several times"),
     rate: setting(integer(10, 50_000), "of the link, in kB/s", 1000),
     seed: setting(integer(0, 2 ** 30), "of the link", 11),
     svg: setting(text, "folder for the pictures", import.meta.dirname),
   },
-  async run({ what, short, runs, seconds, rate: kilobytes, seed, svg }, { log }) {
+  async run({ what, short, runs, seconds, rtt, loss, rate: kilobytes, seed, svg }, { log }) {
     const missing = namespacesMissing();
     if (missing !== undefined) throw new Failure(`cannot compare: ${missing}`);
     const rate = kilobytes * 1000;
@@ -325,9 +241,13 @@ await program({
     if (what === "all" || what === "timeline") await save("timeline", await measureTimelines(bench));
     if (what === "all" || what === "sharing") await measureSharing(bench);
     if (what === "all" || what === "goodput") {
-      const cells = await measureGoodput(bench);
-      printGoodput(cells, bench);
-      await save("goodput", goodputCharts(cells, bench));
+      const rows = await measureGoodput(
+        bench,
+        rtt.length > 0 ? rtt : RTTS_MS,
+        loss.length > 0 ? loss : LOSSES,
+      );
+      printGoodput(rows, bench);
+      await save("goodput", goodputCharts(rows, bench));
     }
   },
 });

@@ -21,6 +21,15 @@ export const CONTENDERS: readonly Contender[] = [
   { name: "TCP, cubic", transport: "tcp", congestion: "cubic" },
 ];
 
+/** What is measured through, and how much. */
+export interface Bench {
+  link: NamespaceLink;
+  /** Bytes a second that the link carries. */
+  rate: number;
+  sizes: { runs: number; seconds: number; messages: number; timelineSeconds: number; sharingSeconds: number };
+  log: (line: string) => void;
+}
+
 /** A path whose queue holds what is under way in a round trip. */
 export const profile = (rateBytesPerSecond: number, rttMs: number, loss: number): LinkProfile => ({
   delayMs: rttMs / 2,
@@ -28,6 +37,11 @@ export const profile = (rateBytesPerSecond: number, rttMs: number, loss: number)
   rateBytesPerSecond,
   queueBytes: Math.max(30_000, (rateBytesPerSecond * rttMs) / 1000),
 });
+
+export async function setPath({ link, rate }: Bench, rttMs: number, loss: number): Promise<void> {
+  const both = profile(rate, rttMs, loss);
+  await link.change({ toServer: both, toClient: both });
+}
 
 /** TCP's congestion control is chosen by the route to the other end: a namespace's own default may not be set everywhere. */
 export async function chooseCongestion(
@@ -106,3 +120,6 @@ export async function goodput(
   if (Number.isNaN(bytes / ms)) throw new Failure(`no result: ${args.join(" ")}`);
   return bytes / ms / 1000;
 }
+
+export const print = (line = "") => void process.stdout.write(`${line}\n`);
+export const percent = (part: number) => `${Math.round(part * 1000) / 10} %`;

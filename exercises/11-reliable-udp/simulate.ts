@@ -1,6 +1,6 @@
 /** Shows a transfer packet by packet, without a network: the same seed gives the same run. Draws window, round trips and bytes under way. */
 import { writeFileSync } from "node:fs";
-import { integer, oneOf, optional, type Parse, setting, text } from "../../shared/config.ts";
+import { integer, oneOf, optional, setting, share, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Series, svgOf } from "../../shared/plot.ts";
 import { program } from "../../shared/program.ts";
@@ -8,14 +8,6 @@ import type { Connection } from "./connection.ts";
 import { unseal } from "./protocol.ts";
 import { CONNECTION_SETTINGS, connectionOptions, rateText } from "./settings.ts";
 import { type Passage, randomOf, Simulation, serveFrom, type Transfer, transferOf } from "./simulator.ts";
-
-/** `5%` or `0.05` */
-const share: Parse<number> = (value) => {
-  const [, number = "", percent] = /^(\d+(?:\.\d+)?)(%?)$/.exec(value) ?? [];
-  const part = Number(number) / (percent ? 100 : 1);
-  if (number !== "" && part <= 1) return part;
-  throw new Failure("is no share, as 5% or 0.05");
-};
 
 const PORT_OF_CLIENT = 5000;
 const MAX_POINTS = 600;
