@@ -161,6 +161,41 @@ describe("origins", () => {
   });
 });
 
+test("a response that breaks off while it is being confirmed for somebody else is asked for anew, by whoever wants a part or the head as well", async () => {
+  const whole = pattern(1000);
+  for (const [name, lines, method, expected] of [
+    ["whole", [], "GET", [200, "1000", whole]],
+    ["range", ["Range: bytes=10-19"], "GET", [200, "1000", whole]], // passed on as it comes
+    ["head", [], "HEAD", [200, "1000", Buffer.alloc(0)]],
+  ] as const) {
+    const [asked, broken] = [gate(), gate()];
+    const own = 'ETag: "1"\r\nCache-Control: no-cache\r\n';
+    const url = origin.on(`/breaks-off-${name}`, async (connection, { fields }) => {
+      if (fields.get("If-None-Match") !== undefined) {
+        asked.open();
+        await broken.opened;
+        return connection.write(`HTTP/1.1 304 Not Modified\r\n${own}\r\n`);
+      }
+      const isFirst = origin.count(`/breaks-off-${name}`) === 1;
+      const framing = isFirst
+        ? "Transfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"
+        : "Content-Length: 1000\r\n\r\n";
+      await connection.write(`HTTP/1.1 200 OK\r\n${own}${framing}`);
+      if (!isFirst) return connection.write(whole);
+      await asked.opened;
+      return false;
+    });
+    const first = await client(proxy.port);
+    await first.write(requestFor(url));
+    await readResponse(first);
+    const second = ask(proxy.port, url, lines, method);
+    while ((await first.read().catch(() => undefined)) !== undefined); // until it is cut off
+    broken.open();
+    const { status, fields, body } = await second;
+    assert.deepEqual([status, fields.get("Content-Length"), body], expected, name);
+  }
+});
+
 describe("a hundred at once for one address", () => {
   /** Sends its first half, and the second when told. */
   function inHalves(path: string, body: Buffer, ...lines: string[]): { url: string; open: () => void } {

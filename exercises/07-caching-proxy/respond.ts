@@ -64,7 +64,7 @@ export const cacheStatusLine = (status: CacheStatus): Line => ["Cache-Status", f
 /** Content that small goes out in one write with its head. */
 const ONE_WRITE_BYTES = 64 * 1024;
 
-/** Sends what is stored, as the request's conditions and range will have it. False if it was found damaged: nothing was sent. */
+/** Sends what is stored, as the request's conditions and range will have it. False if it is damaged or gone: nothing was sent. */
 export async function sendStored(
   exchange: Exchange,
   store: Store,
@@ -88,6 +88,7 @@ export async function sendStored(
     await sendArriving(exchange, entry, entry.transfer.attach(), entry.transfer, lines);
     return true;
   }
+  if (entry.file === undefined) return false; // it was still coming when it was found, and has broken off since
   return sendWhole(exchange, store, entry, lines);
 }
 
