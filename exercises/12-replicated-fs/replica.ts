@@ -1,5 +1,5 @@
 /** Another node of a replicated directory: it registers with the master, copies what it lacks, and may become master. */
-import { hostPort, setting } from "../../shared/config.ts";
+import { hostPort, optional } from "../../shared/config.ts";
 import { program } from "../../shared/program.ts";
 import { nodeSettings, runNode } from "./node-program.ts";
 import { PORT } from "./protocol.ts";
@@ -10,10 +10,11 @@ await program({
   section: "node",
   settings: {
     ...nodeSettings(PORT + 1),
-    master: setting(hostPort(PORT), "HOST:PORT of the master, or of any node: asked when this one is new", {
-      host: "127.0.0.1",
-      port: PORT,
-    }),
+    master: optional(
+      hostPort(PORT),
+      `HOST:PORT of the master, or of any node (else 127.0.0.1:${PORT}): asked when this one is new`,
+    ),
   },
-  run: (settings, context) => runNode(settings, context, settings.master),
+  run: (settings, context) =>
+    runNode(settings, context, settings.master ?? { host: "127.0.0.1", port: PORT }),
 });

@@ -1,7 +1,7 @@
 /** Between this machine and the replicated directory: put and get, of files and of whole directories. */
 import { createReadStream } from "node:fs";
 import { lstat, mkdir, open, readdir, rename, rm, utimes } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import { Failure } from "../../shared/errors.ts";
 import { Progress } from "../../shared/progress.ts";
 import { joined, nameOf } from "./protocol.ts";
@@ -58,6 +58,8 @@ export class Transfers {
     for (const path of paths) await this.#get(path, isFolder ? join(to, nameOf(path)) : to, isRecursive);
   }
   async #get(path: string, to: string, isRecursive: boolean): Promise<void> {
+    // What is a name there may lead elsewhere here.
+    if (sep === "\\" && /[\\:]/.test(nameOf(path))) throw new Failure(`/${path} cannot be a name on Windows`);
     const item = await this.#remote.stat(path);
     if (item.kind === "link") throw new Failure(`/${path} is a link to ${item.target}; get its target`);
     if (item.kind === "directory") {
