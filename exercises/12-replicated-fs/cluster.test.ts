@@ -388,3 +388,8 @@ test("a secret: who does not know it is refused; without one only loopback is se
   refuseOpenHost("0.0.0.0", Buffer.alloc(16));
   refuseOpenHost("::1", NOTHING);
 });
+
+test("the replica's --help says where the master is looked for", async () => {
+  const { stdout } = await run(`${HERE}/replica.ts`, ["--help"]);
+  assert.match(stdout, /--master +HOST:PORT[^-]*127\.0\.0\.1:11200/);
+});
