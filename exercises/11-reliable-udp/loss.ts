@@ -5,7 +5,7 @@ import type { Acknowledgement, Message } from "./protocol.ts";
 import type { RttEstimator } from "./rtt.ts";
 
 /** A packet is lost when one sent so many later was acknowledged (RFC 9002 §6.1.1). */
-export const PACKET_THRESHOLD = 3;
+const PACKET_THRESHOLD = 3;
 
 export interface SentPacket {
   sequence: number;

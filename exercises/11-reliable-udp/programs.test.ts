@@ -327,6 +327,17 @@ describe("server and client", () => {
     assert.deepEqual(readdirSync(own), []);
   });
 
+  test("a server that goes away before it answers is missed at the next packet, not after the time limit", async () => {
+    const socket = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(socket, "listening");
+    socket.once("message", () => socket.close());
+    const { connection, close } = await connectRudp(
+      { request: "list", name: "" },
+      options(socket.address().port),
+    );
+    await assert.rejects(within(ended(connection).finally(close), "an end", 60_000), /connection refused/);
+  });
+
   test(
     "a client whose disk is full says so, and leaves neither file nor part",
     existsSync("/dev/full") ? {} : { skip: "no /dev/full" },

@@ -34,7 +34,7 @@ export const HASH_BYTES = 32;
 export const NO_SEQUENCE = 0;
 export const MAX_SEQUENCE = 2 ** 32 - 1;
 
-export const ERROR_CODES = {
+const ERROR_CODES = {
   refused: 1,
   "not found": 2,
   failed: 3,

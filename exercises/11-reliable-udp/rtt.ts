@@ -3,7 +3,7 @@
 /** Before anything is known (RFC 9002 §6.2.2). */
 const INITIAL_MS = 333;
 /** Timers are not finer than this. */
-export const GRANULARITY_MS = 1;
+const GRANULARITY_MS = 1;
 /** For how long an acknowledgement is held back at most. */
 export const MAX_ACK_DELAY_MS = 2;
 /** What a loaded receiver may take on top of that until it gets to its timer. */

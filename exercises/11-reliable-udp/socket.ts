@@ -125,16 +125,18 @@ export async function connectRudp(
   const socket = await connectedSocket(host, port);
   const server = { address: host, port };
   const endpoint = new Endpoint({ connection: options, random: randomBytes });
-  const driver = new Driver(endpoint, (packet) => socket.send(packet));
   const connection = endpoint.connect(request, server, performance.now());
+  const onError = (error: NodeJS.ErrnoException | null) => {
+    // Nobody listens there (ICMP port unreachable). Whatever else keeps a packet from being sent is a loss.
+    if (error?.code === "ECONNREFUSED") connection.lose(new Failure(explain(error)));
+  };
+  // The system says it once, to whichever call comes first: the next packet's, or the one that receives.
+  const driver = new Driver(endpoint, (packet) => socket.send(packet, onError));
   socket.on("message", (datagram) => {
     endpoint.receive(datagram, server, performance.now());
     driver.schedule();
   });
-  socket.on("error", (error: NodeJS.ErrnoException) => {
-    // Nobody listens there (ICMP port unreachable). Whatever else keeps a packet from being sent is a loss.
-    if (error.code === "ECONNREFUSED") connection.lose(new Failure(explain(error)));
-  });
+  socket.on("error", onError);
   const onAbort = () => connection.fail("stopped", "the client was stopped");
   signal.addEventListener("abort", onAbort, { once: true });
   driver.schedule();
