@@ -44,7 +44,7 @@ export const DEFAULTS: ConnectionOptions = {
 };
 
 /** What an application is told, from within `receive` and `next`. */
-export interface Handlers {
+interface Handlers {
   onAccepted?(accept: Accept): void;
   /** There are bytes to be taken, or all have come. */
   onReadable?(): void;

@@ -35,7 +35,7 @@ interface Peer {
   openedAs: string;
 }
 
-export interface EndpointOptions {
+interface EndpointOptions {
   connection: ConnectionOptions;
   /** Unguessable bytes. */
   random: (size: number) => Buffer;

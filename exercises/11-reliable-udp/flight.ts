@@ -14,7 +14,7 @@ const PROBES = 2;
 const PERSISTENT = 3;
 
 export type Content = SentPacket["content"];
-export interface FlightEvents {
+interface FlightEvents {
   onAcked(content: Content): void;
   onLost(content: Content): void;
 }

@@ -66,7 +66,7 @@ class Driver {
   }
 }
 
-export interface Served {
+interface Served {
   url: string;
   port: number;
   endpoint: Endpoint;
@@ -74,7 +74,7 @@ export interface Served {
   closed: Promise<void>;
 }
 
-export interface ServeOptions {
+interface ServeOptions {
   host: string;
   port: number;
   connection: ConnectionOptions;

@@ -4,7 +4,7 @@ interface Chunk {
   offset: number;
   bytes: Buffer;
 }
-export interface Piece {
+interface Piece {
   offset: number;
   bytes: Buffer;
   isRetransmission: boolean;

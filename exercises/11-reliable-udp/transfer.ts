@@ -6,7 +6,7 @@ import { ChangedError, type TargetFile } from "./files.ts";
 const READ_BYTES = 256 * 1024;
 
 /** Where bytes come from: a file, or something in memory. */
-export interface Source {
+interface Source {
   size: number;
   read(offset: number, size: number): Promise<Buffer>;
 }
