@@ -539,7 +539,7 @@ describe("the stream client", LIMIT, () => {
   });
 
   test("a wrong echo is caught, and said in one line", async () => {
-    const wrong: [string, (socket: Socket) => void, RegExp][] = [
+    const wrong: [string, (socket: Socket) => void, RegExp, timeoutMs?: number][] = [
       ["alters a byte", answerWith(altered), /byte 3 was sent as 0x6c and came back as 0x00$/],
       [
         "drops the tail",
@@ -557,17 +557,19 @@ describe("the stream client", LIMIT, () => {
         (socket) => socket.once("data", () => socket.resetAndDestroy()),
         /the peer reset the connection \(ECONNRESET\)$/,
       ],
-      ["says nothing", (socket) => socket.resume(), /the peer sent nothing for 500 ms$/],
+      ["says nothing", (socket) => socket.resume(), /the peer sent nothing for 500 ms$/, 500],
       [
         "never finishes",
         (socket) => socket.on("data", (bytes) => socket.write(bytes)),
         /sent nothing for 500 ms$/,
+        500,
       ],
     ];
     await Promise.all(
-      wrong.map(async ([what, session, complaint]) => {
+      wrong.map(async ([what, session, complaint, timeoutMs = PATIENCE_MS]) => {
         await using server = await wrongServer(session);
-        const { code, stderr } = await client(["--data", "hello", "--timeout", 500], undefined, server.port);
+        const options = ["--data", "hello", "--timeout", timeoutMs];
+        const { code, stderr } = await client(options, undefined, server.port);
         assert.equal(code, 1, what);
         assert.ok(stderr.startsWith(`error: no echo from tcp://127.0.0.1:${server.port}: `), stderr);
         assert.match(stderr.trim(), complaint, what);
@@ -620,12 +622,12 @@ describe("the stream client and time", { ...LIMIT, concurrency: true }, () => {
 
   test("a path that stalls or breaks in the middle is reported", async () => {
     const faults = [
-      [stallAfter(100_000), /: the peer sent nothing for 500 ms\n$/],
-      [resetAfter(100_000), /: the peer (reset|has closed) the connection \(\w+\)\n$/],
+      [stallAfter(100_000), /: the peer sent nothing for 500 ms\n$/, 500],
+      [resetAfter(100_000), /: the peer (reset|has closed) the connection \(\w+\)\n$/, PATIENCE_MS],
     ] as const;
-    for (const [fault, complaint] of faults) {
+    for (const [fault, complaint, timeoutMs] of faults) {
       await using relay = await tcpRelay(server.port, fault);
-      const options = ["--port", relay.port, "--timeout", 500];
+      const options = ["--port", relay.port, "--timeout", timeoutMs];
       const { code, bytes, stderr } = await run(`${FOLDER}/tcp-client.ts`, options, {
         stdin: patternOf(1_000_000),
       });
@@ -795,7 +797,7 @@ describe("the datagram client", LIMIT, () => {
 
   test("a wrong echo, and none, are caught; a late one is not taken for a reply to this try", async () => {
     const stranger = await udpSocket();
-    const wrong: [string, Parameters<typeof oddServer>[0], RegExp][] = [
+    const wrong: [string, Parameters<typeof oddServer>[0], RegExp, timeoutMs?: number][] = [
       [
         "alters a byte",
         ([first], send) => first && send(altered(first.datagram), first.port),
@@ -806,22 +808,31 @@ describe("the datagram client", LIMIT, () => {
         ([first], send) => first && send(first.datagram.subarray(1), first.port),
         /: byte 0 was sent as 0x68 and came back as 0x65$/,
       ],
-      ["says nothing", () => {}, /: 1 of 1 did not come back within 300 ms$/],
+      ["says nothing", () => {}, /: 1 of 1 did not come back within 300 ms$/, 300],
       [
         "answers from another port",
         ([first]) => first && stranger.send(first.datagram, first.port, "127.0.0.1"),
         /: 1 of 1 did not come back within 300 ms$/,
+        300,
       ],
       [
         "answers the first try when the second has come",
         ([first, second], send) => first && second && send(first.datagram, first.port),
         /: 1 of 1 did not come back within 300 ms$/,
+        300,
       ],
     ];
     await Promise.all(
-      wrong.map(async ([what, answer, complaint]) => {
+      wrong.map(async ([what, answer, complaint, timeoutMs = PATIENCE_MS]) => {
         const { port, received } = await oddServer(answer);
-        const { code, stderr } = await client(port, ["--data", "hello", "--timeout", 300, "--retries", 1]);
+        const { code, stderr } = await client(port, [
+          "--data",
+          "hello",
+          "--timeout",
+          timeoutMs,
+          "--retries",
+          1,
+        ]);
         assert.equal(code, 1, what);
         assert.ok(stderr.startsWith(`error: no echo from udp://127.0.0.1:${port}: `), stderr);
         assert.match(stderr.trim(), complaint, what);
@@ -835,9 +846,9 @@ describe("the datagram client", LIMIT, () => {
       const { datagram, port } = received.at(-1) ?? assert.fail();
       if (received.length % 3 === 0) send(datagram, port);
     });
-    const patient = ["--data", "x", "--timeout", 300, "--retries", 2];
+    const patient = ["--data", "x", "--timeout", 1000, "--retries", 2];
     assert.deepEqual((await client(third.port, patient)).stdout, "x");
-    const { code, stderr } = await client(third.port, ["--data", "x", "--timeout", 300, "--count", 3]);
+    const { code, stderr } = await client(third.port, ["--data", "x", "--timeout", 1000, "--count", 3]);
     assert.equal(code, 1);
     assert.match(stderr, /^1: nothing came back\n2: nothing came back\n3: .* ms\n1 of 3 came back: /);
     assert.match(stderr, /\nerror: no echo from udp:.*: 2 of 3 did not come back\n$/);
