@@ -51,7 +51,7 @@ class Tried implements AsyncDisposable {
     const running = this.shell.run(text);
     while (!this.said("stdout").includes("go")) await delay(5);
     this.shell.signal("interrupt");
-    return (await within(running, `the end of ${text}`, 5000)).code;
+    return (await within(running, `the end of ${text}`)).code;
   }
 
   [Symbol.asyncDispose](): Promise<void> {

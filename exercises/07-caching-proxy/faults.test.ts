@@ -371,7 +371,7 @@ describe("clients", () => {
     });
     const connection = await staller(url);
     connection.destroy();
-    await within(gone.opened, "the end of the connection to the origin", 5000);
+    await within(gone.opened, "the end of the connection to the origin");
   });
 
   test("that send half a request, and a body that breaks off", async () => {
