@@ -115,6 +115,7 @@ local function octets(is_text, name, doc, length, rule)
   local field = { name = name, rule = rule or {} }
   local always = rule and rule.always and rule.always .. ("\0"):rep(length - #rule.always)
   local prefix = type(length) == "table" and length or nil
+  local by, contents = field.rule.by, field.rule.contents
   local proto
   if prefix then prefix.is_length = true end
 
@@ -122,6 +123,28 @@ local function octets(is_text, name, doc, length, rule)
     if prefix then prefix.register(path .. ".length", add) end
     proto = add(is_text and ProtoField.string(path, name, base.UNICODE, doc)
       or ProtoField.bytes(path, name, base.NONE, doc))
+    local root = path:match("^[^.]+")
+    for _, kind in ipairs(contents or {}) do kind.pdu.register(path_of(root, kind.pdu.name), add) end
+  end
+
+  local function pdu_in(s)
+    for _, kind in ipairs(contents) do
+      if not by then return kind.pdu end
+      for _, name in ipairs(kind.when) do
+        if name == s.values[by] then return kind.pdu end
+      end
+    end
+  end
+
+  local function show_contents(s, item, range)
+    local pdu, size = pdu_in(s), range:len()
+    local inner = { tvb = size > 0 and range:tvb(), at = 0, expert = s.expert, summary = {} }
+    inner.values = setmetatable({}, { __index = s.values })
+    while pdu and inner.at < size and not inner.wrong do pdu.walk(inner, item) end
+    if not pdu and size > 0 then note(inner, name, size .. " bytes") end
+    s.wrong = s.wrong or inner.wrong
+    s.values[name] = table.concat(inner.summary, " ")
+    if size > 0 then table.insert(s.summary, s.values[name]) end
   end
 
   local function show_text(s, item, raw)
@@ -148,7 +171,8 @@ local function octets(is_text, name, doc, length, rule)
     local item = tree and (is_text and tree:add_packet_field(proto, range, ENC_UTF_8) or tree:add(proto, range))
     if always then return range:raw() == always or complain(s, item, "must be " .. quoted(rule.always)) end
     if tree and is_text then show_text(s, item, range:raw()) end
-    if tree and not is_text then note(s, name, size .. " bytes") end
+    if tree and contents then show_contents(s, item, range)
+    elseif tree and not is_text then note(s, name, size .. " bytes") end
     return true
   end
   return field
@@ -519,12 +543,204 @@ protocol {
 protocol {
   name = "rfs",
   title = "Replicated File System",
+  info = "{idNode}: {action} {path} {data}",
   tcp = { "11200-11209" },
   pdu = group("Frame", "", {
     integer("idNode", "the node that sends it; 0 is a client, or a node that has no id yet", "uint", 4),
-    integer("action", "what it is", "uint", 4, { codes = { [0] = "register", [1] = "remote", [2] = "copy", [3] = "add", [4] = "delete", [5] = "modify", [6] = "chunk", [7] = "mkdir", [8] = "move", [9] = "metadata", [10] = "members", [11] = "begin", [12] = "heartbeat", [13] = "acknowledge", [14] = "candidate", [15] = "vote", [16] = "manifest", [17] = "digest", [18] = "fetch", [19] = "challenge", [20] = "proof", [21] = "result" } }),
+    integer("action", "what it is", "uint", 4, { codes = { [0] = "register", [1] = "remote", [2] = "copy", [3] = "add", [4] = "delete", [5] = "modify", [6] = "chunk", [7] = "mkdir", [8] = "move", [9] = "metadata", [10] = "members", [11] = "begin", [12] = "heartbeat", [13] = "acknowledge", [14] = "candidate", [15] = "vote", [16] = "manifest", [17] = "digest", [18] = "fetch", [19] = "challenge", [20] = "proof", [21] = "result", [22] = "state" } }),
     text("path", "relative to the directory, names separated by /; empty is the directory itself", integer("path length", "bytes of path", "uint", 4), { max = 4096 }),
-    bytes("data", "by the action", integer("data length", "bytes of data", "uint", 4), { max = 1048576 }),
+    bytes("data", "by the action", integer("data length", "bytes of data", "uint", 4), {
+      max = 1048576,
+      by = "action",
+      contents = {
+        {
+          when = { "register" },
+          pdu = group("Registration", "", {
+            bytes("uid", "of the node's state", 16),
+            text("host", "where the others reach it", integer("host length", "bytes of host", "uint", 1)),
+            integer("port", "where the others reach it", "uint", 2),
+          }),
+        },
+        {
+          when = { "remote" },
+          pdu = group("Command", "", {
+            integer("operation", "what to do", "uint", 1, { codes = { [1] = "stat", [2] = "list", [3] = "walk", [4] = "read", [5] = "write", [6] = "mkdir", [7] = "remove", [8] = "rmdir", [9] = "move", [10] = "copy", [11] = "touch", [12] = "df", [13] = "nodes", [14] = "forget" } }),
+            integer("recursive", "1: with all below; of mkdir: with all above", "uint", 1),
+            integer("mode", "permissions of what is written", "uint", 2),
+            bytes("request", "chosen at random; the same again when it is repeated", 8),
+            text("to", "of move and copy: the new path; of forget: the node's id", integer("to length", "bytes of to", "uint", 4), { max = 4096 }),
+          }),
+        },
+        {
+          when = { "copy" },
+          pdu = group("Copy", "", {
+            integer("term", "of the master", "uint", 4),
+            text("host", "where the master is reached", integer("host length", "bytes of host", "uint", 1)),
+            integer("port", "the same", "uint", 2),
+          }),
+        },
+        {
+          when = { "add", "delete", "modify", "mkdir", "move", "metadata", "members", "begin" },
+          pdu = group("EntryData", "", {
+            integer("term", "of the master that made the entry", "uint", 4),
+            integer("timeUs", "when; becomes the modification time of the directory that it changes", "uint", 8),
+            bytes("request", "of the client, chosen at random; zeros: a change on the master's disk", 8),
+            bytes("body", "by the action", "rest", {
+              by = "action",
+              contents = {
+                {
+                  when = { "add", "modify", "mkdir" },
+                  pdu = group("PutBody", "", {
+                    group("item", "what lies there now", {
+                      integer("kind", "what it is", "uint", 1, { codes = { [1] = "file", [2] = "directory", [3] = "link" } }),
+                      integer("mode", "permissions, the lower twelve bits; 0 for a link", "uint", 2),
+                      integer("mtimeUs", "last modified, microseconds since 1970", "uint", 8),
+                      integer("sizeBytes", "of a file; 0 for others", "uint", 8),
+                      bytes("digest", "SHA-256 of a file's content; empty for others", integer("digest length", "bytes of digest", "uint", 1), { max = 32 }),
+                      bytes("blob", "names the content where it travels apart; empty where it is in the entry", integer("blob length", "bytes of blob", "uint", 1), { max = 16 }),
+                      text("target", "where a link points", integer("target length", "bytes of target", "uint", 2), { max = 4096 }),
+                    }),
+                    bytes("content", "of a file of at most 64 KiB", "rest"),
+                  }),
+                },
+                {
+                  when = { "move" },
+                  pdu = group("MoveBody", "", {
+                    text("to", "its new path", integer("to length", "bytes of to", "uint", 4), { max = 4096 }),
+                  }),
+                },
+                {
+                  when = { "metadata" },
+                  pdu = group("MetadataBody", "", {
+                    integer("mode", "permissions", "uint", 2),
+                    integer("mtimeUs", "last modified, microseconds since 1970", "uint", 8),
+                  }),
+                },
+                {
+                  when = { "members" },
+                  pdu = group("Member", "", {
+                    integer("id", "of the node", "uint", 4),
+                    bytes("uid", "made with the node's state: who has lost its state is another node", 16),
+                    text("host", "where the others reach it", integer("host length", "bytes of host", "uint", 1)),
+                    integer("port", "where the others reach it", "uint", 2),
+                  }),
+                },
+              },
+            }),
+          }),
+        },
+        {
+          when = { "heartbeat" },
+          pdu = group("Heartbeat", "", {
+            integer("term", "of the master", "uint", 4),
+            integer("prevIndex", "the entry before those that follow", "uint", 4),
+            integer("prevTerm", "its term", "uint", 4),
+            integer("commit", "the last committed entry", "uint", 4),
+            integer("count", "entries that follow, a frame each", "uint", 2),
+            text("host", "where the master is reached: who has not yet read of it in the log must be able to answer", integer("host length", "bytes of host", "uint", 1)),
+            integer("port", "the same", "uint", 2),
+          }),
+        },
+        {
+          when = { "acknowledge" },
+          pdu = group("Acknowledge", "", {
+            integer("term", "of the sender", "uint", 4),
+            integer("accepted", "1, or 0: the entry before is not there", "uint", 1),
+            integer("match", "on disk up to this entry; or, refused, where to look", "uint", 4),
+          }),
+        },
+        {
+          when = { "candidate" },
+          pdu = group("Candidate", "", {
+            integer("term", "that it would begin", "uint", 4),
+            integer("lastIndex", "its last entry", "uint", 4),
+            integer("lastTerm", "and that one's term", "uint", 4),
+            integer("isTrial", "1: only asks what the answer would be", "uint", 1),
+            text("host", "where the candidate is reached: who has not yet read of it in the log must be able to vote", integer("host length", "bytes of host", "uint", 1)),
+            integer("port", "the same", "uint", 2),
+          }),
+        },
+        {
+          when = { "vote" },
+          pdu = group("Vote", "", {
+            integer("term", "the candidate's if granted, else the sender's", "uint", 4),
+            integer("granted", "1 or 0", "uint", 1),
+            integer("isTrial", "as in the question", "uint", 1),
+          }),
+        },
+        {
+          when = { "state" },
+          pdu = group("State", "", {
+            integer("index", "the last entry that this state contains", "uint", 4),
+            integer("term", "its term", "uint", 4),
+            integer("highestId", "that a node has had", "uint", 4),
+            bytes("members", "Member, one after the other", integer("members length", "bytes of members", "uint", 4), {
+              contents = {
+                {
+                  when = {  },
+                  pdu = group("Member", "", {
+                    integer("id", "of the node", "uint", 4),
+                    bytes("uid", "made with the node's state: who has lost its state is another node", 16),
+                    text("host", "where the others reach it", integer("host length", "bytes of host", "uint", 1)),
+                    integer("port", "where the others reach it", "uint", 2),
+                  }),
+                },
+              },
+            }),
+            bytes("requests", "the latest that were carried out: Request, one after the other", integer("requests length", "bytes of requests", "uint", 4), {
+              contents = {
+                {
+                  when = {  },
+                  pdu = group("Request", "", {
+                    bytes("request", "of a client", 8),
+                  }),
+                },
+              },
+            }),
+          }),
+        },
+        {
+          when = { "manifest" },
+          pdu = group("Item", "", {
+            integer("kind", "what it is", "uint", 1, { codes = { [1] = "file", [2] = "directory", [3] = "link" } }),
+            integer("mode", "permissions, the lower twelve bits; 0 for a link", "uint", 2),
+            integer("mtimeUs", "last modified, microseconds since 1970", "uint", 8),
+            integer("sizeBytes", "of a file; 0 for others", "uint", 8),
+            bytes("digest", "SHA-256 of a file's content; empty for others", integer("digest length", "bytes of digest", "uint", 1), { max = 32 }),
+            bytes("blob", "names the content where it travels apart; empty where it is in the entry", integer("blob length", "bytes of blob", "uint", 1), { max = 16 }),
+            text("target", "where a link points", integer("target length", "bytes of target", "uint", 2), { max = 4096 }),
+          }),
+        },
+        {
+          when = { "fetch" },
+          pdu = group("Fetch", "", {
+            bytes("blob", "of the content", integer("blob length", "bytes of blob", "uint", 1), { max = 16 }),
+            bytes("digest", "of the content", integer("digest length", "bytes of digest", "uint", 1), { max = 32 }),
+          }),
+        },
+        {
+          when = { "challenge" },
+          pdu = group("Challenge", "", {
+            bytes("nonce", "never the same", 32),
+            bytes("cluster", "which file system this is", 16),
+          }),
+        },
+        {
+          when = { "proof" },
+          pdu = group("Proof", "", {
+            bytes("nonce", "never the same", 32),
+            bytes("mac", "HMAC-SHA-256 under the secret: see Authentication", 32),
+          }),
+        },
+        {
+          when = { "result" },
+          pdu = group("Result", "", {
+            integer("outcome", "elsewhere: text is the master's address; waiting: not the end, another result follows", "uint", 1, { codes = { [0] = "done", [1] = "failed", [2] = "elsewhere", [3] = "unavailable", [4] = "waiting" } }),
+            text("text", "the answer, or why not", integer("text length", "bytes of text", "uint", 4)),
+          }),
+        },
+      },
+    }),
   }),
 }
 

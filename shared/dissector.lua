@@ -115,6 +115,7 @@ local function octets(is_text, name, doc, length, rule)
   local field = { name = name, rule = rule or {} }
   local always = rule and rule.always and rule.always .. ("\0"):rep(length - #rule.always)
   local prefix = type(length) == "table" and length or nil
+  local by, contents = field.rule.by, field.rule.contents
   local proto
   if prefix then prefix.is_length = true end
 
@@ -122,6 +123,28 @@ local function octets(is_text, name, doc, length, rule)
     if prefix then prefix.register(path .. ".length", add) end
     proto = add(is_text and ProtoField.string(path, name, base.UNICODE, doc)
       or ProtoField.bytes(path, name, base.NONE, doc))
+    local root = path:match("^[^.]+")
+    for _, kind in ipairs(contents or {}) do kind.pdu.register(path_of(root, kind.pdu.name), add) end
+  end
+
+  local function pdu_in(s)
+    for _, kind in ipairs(contents) do
+      if not by then return kind.pdu end
+      for _, name in ipairs(kind.when) do
+        if name == s.values[by] then return kind.pdu end
+      end
+    end
+  end
+
+  local function show_contents(s, item, range)
+    local pdu, size = pdu_in(s), range:len()
+    local inner = { tvb = size > 0 and range:tvb(), at = 0, expert = s.expert, summary = {} }
+    inner.values = setmetatable({}, { __index = s.values })
+    while pdu and inner.at < size and not inner.wrong do pdu.walk(inner, item) end
+    if not pdu and size > 0 then note(inner, name, size .. " bytes") end
+    s.wrong = s.wrong or inner.wrong
+    s.values[name] = table.concat(inner.summary, " ")
+    if size > 0 then table.insert(s.summary, s.values[name]) end
   end
 
   local function show_text(s, item, raw)
@@ -148,7 +171,8 @@ local function octets(is_text, name, doc, length, rule)
     local item = tree and (is_text and tree:add_packet_field(proto, range, ENC_UTF_8) or tree:add(proto, range))
     if always then return range:raw() == always or complain(s, item, "must be " .. quoted(rule.always)) end
     if tree and is_text then show_text(s, item, range:raw()) end
-    if tree and not is_text then note(s, name, size .. " bytes") end
+    if tree and contents then show_contents(s, item, range)
+    elseif tree and not is_text then note(s, name, size .. " bytes") end
     return true
   end
   return field

@@ -40,10 +40,24 @@ const Tail = p.struct("Tail", { sequence: [p.u32, ""], data: [p.restText, "to th
 
 const Signed = p.struct("Signed", { note: [p.text(p.i16), "a length that can be negative"] });
 
+/** An order in an envelope, and items in the order: the envelope's kind tells what both hold. */
+const Item = p.struct("Item", { size: [p.u8, ""], name: [p.text(p.u8), ""] });
+const Note = p.struct("Note", { words: [p.restText, ""] });
+const Order = p.struct("PlacedOrder", {
+  id: [p.u16, ""],
+  items: [p.containing(p.restBytes, "kind", { order: Item, offer: Note }), "by the envelope's kind"],
+});
+const Envelope = p.struct("Envelope", {
+  kind: [p.enumOf(p.u8, { order: 1, offer: 2, items: 3, sealed: 4 }), ""],
+  data: [p.containing(p.bytes(p.u8), "kind", { order: Order, offer: Order, items: Item }), "by the kind"],
+  seals: [p.containing(p.bytes(p.u8), Item), "one after the other"],
+});
+
 const ALL = 20_000;
 const FIXED = 20_010;
 const TAIL = 20_020;
 const SIGNED = 20_050;
+const ENVELOPE = 20_040;
 const OTHERS = {
   echo: 20_061,
   daytime: 20_062,
@@ -63,6 +77,14 @@ const dissectors: Dissector[] = [
     info: "no. {sequence} says {data}, {nothing}",
   },
   { name: "lab_signed", title: "Signed", pdu: Signed.shape, tcp: [SIGNED], udp: [SIGNED] },
+  {
+    name: "lab_env",
+    title: "Envelope",
+    pdu: Envelope.shape,
+    tcp: [ENVELOPE],
+    udp: [ENVELOPE],
+    info: "{kind} of [{data}]",
+  },
   ...Object.entries(OTHERS).map(([as, port]) => ({ as, tcp: [port], udp: [port] })),
 ];
 
@@ -145,6 +167,7 @@ const FIELDS = [
   ...["_ws.col.Protocol", "_ws.col.Info", "_ws.malformed", "_ws.expert.message"],
   ...["lab_all.wrong", "lab_fixed.wrong", "lab_tail.wrong", "lab_signed.wrong", "lab_fixed.kind"],
   "lab_tail.data",
+  ...["wrong", "data", "placed_order.id", "item.name", "note.words"].map((name) => `lab_env.${name}`),
 ];
 const ALL_FIELDS = [
   ...["magic", "version", "label", "status", "flags", "flags.urgent", "flags.level", "flags.reserved"],
@@ -473,5 +496,59 @@ function isWrong(bytes: Buffer): boolean {
       const messages = (await frame(number))["_ws.expert.message"] ?? [];
       assert.doesNotMatch(messages.join("\n"), /lua|exception/i);
     }
+  });
+}
+{
+  const item = (name: string) => p.encode(Item, { size: 7, name });
+  const order = (items: Buffer) => p.encode(Order, { id: 9, items });
+  const none: Buffer = Buffer.alloc(0);
+  const envelope = (kind: "order" | "offer" | "items" | "sealed", data: Buffer, seals = none) =>
+    p.encode(Envelope, { kind, data, seals });
+  const two = Buffer.concat([item("a"), item("b")]);
+  const cases: [bytes: Buffer, fields: Frame, info: string][] = [
+    [
+      envelope("order", order(two), item("seal")),
+      { "placed_order.id": ["9"], "item.name": ["a", "b", "seal"] },
+      'order of [id=9 size=7 name="a" size=7 name="b"]',
+    ],
+    [
+      envelope("offer", order(Buffer.from("cheap"))),
+      { "placed_order.id": ["9"], "note.words": ["cheap"] },
+      'offer of [id=9 words="cheap"]',
+    ],
+    [envelope("items", two), { "item.name": ["a", "b"] }, 'items of [size=7 name="a" size=7 name="b"]'],
+    [envelope("order", order(none)), { "placed_order.id": ["9"] }, "order of [id=9]"],
+    [envelope("sealed", two), {}, "sealed of [data=6 bytes]"],
+    [envelope("items", none), {}, "items of []"],
+  ];
+  const numbers = cases.map(([bytes]) => [udp(ENVELOPE, bytes), ...tcp(ENVELOPE, bytes)]);
+  const damaged = [two.subarray(0, -1), Buffer.concat([two, Buffer.of(1)])].flatMap((items) => [
+    envelope("items", items),
+    envelope("order", order(items)),
+    envelope("sealed", none, items),
+  ]);
+  const wrong = damaged.map((bytes) => udp(ENVELOPE, bytes));
+  const [garbage = 0, behind = 0] = tcp(ENVELOPE, damaged[0] ?? none, envelope("items", two));
+  test("PDUs inside of a field are taken apart, by a code in front of them", options, async () => {
+    for (const [i, [bytes, fields, info]] of cases.entries()) {
+      for (const number of numbers[i] ?? []) {
+        const shown = await frame(number);
+        const inner = ["placed_order.id", "item.name", "note.words", "wrong"];
+        const found = inner.flatMap((name) => {
+          const values = shown[`lab_env.${name}`];
+          return values === undefined ? [] : [[name, values]];
+        });
+        assert.deepEqual(Object.fromEntries(found), fields, bytes.toString("hex"));
+        assert.equal(shown["_ws.col.Info"]?.[0]?.trimEnd(), info);
+        assert.deepEqual(shown["lab_env.data"], [p.decode(Envelope, bytes).data.toString("hex")]);
+      }
+    }
+    for (const number of [...wrong, garbage])
+      assert.notEqual((await frame(number))["lab_env.wrong"], undefined, `frame ${number}`);
+    assert.equal((await frame(behind))["lab_env.wrong"], undefined, "what follows it on the stream");
+  });
+  test("only bytes contain PDUs, and they stay bytes", () => {
+    assert.throws(() => p.containing(p.text(p.u8) as never, Item), /text contains no PDU/);
+    assert.deepEqual(p.decode(Envelope, envelope("items", two)).data, two);
   });
 }

@@ -1,6 +1,6 @@
 /** A PDU's description (`shape`) as a dissector: a Lua script that teaches Wireshark to read it. */
 import { readFileSync } from "node:fs";
-import type { Shape } from "./fields.ts";
+import type { Contents, Shape } from "./fields.ts";
 
 /** One port, or the first and the last of several. */
 export type Ports = number | `${number}-${number}`;
@@ -84,10 +84,12 @@ function field(name: string, doc: string, shape: Shape, ...rule: string[]): stri
       return call("bits", `${shape.bits / 8}`, block(bitFields(shape.bits, shape.fields)));
     case "text":
     case "bytes": {
-      const { kind, length, max } = shape;
-      if (typeof length !== "object") return call(kind, literal(length));
-      const limit = max === undefined ? [] : [`{ max = ${max} }`];
-      return call(kind, field(`${name} length`, `bytes of ${name}`, length), ...limit);
+      const { kind, length, max, contents } = shape;
+      const size =
+        typeof length === "object" ? field(`${name} length`, `bytes of ${name}`, length) : literal(length);
+      const limit = max === undefined ? [] : [`max = ${max}`];
+      const rules = [...limit, ...(contents === undefined ? [] : contentsOf(contents))];
+      return call(kind, size, ...(rules.length === 0 ? [] : [contents ? block(rules) : `{ ${rules} }`]));
     }
     case "struct":
       return call("group", block(shape.fields.map((part) => field(part.name, part.doc, part.shape))));
@@ -100,6 +102,13 @@ function field(name: string, doc: string, shape: Shape, ...rule: string[]): stri
       return call("group", block([tag]), block(bodies));
     }
   }
+}
+
+function contentsOf({ by, kinds }: Contents): string[] {
+  const groups = kinds.map(({ when, pdu }) =>
+    block([`when = { ${when.map(literal).join(", ")} }`, `pdu = ${field(pdu.name, "", pdu)}`]),
+  );
+  return [...(by === undefined ? [] : [`by = ${literal(by)}`]), `contents = ${block(groups)}`];
 }
 
 function bitFields(bits: number, fields: readonly { name: string; width: number }[]): string[] {

@@ -24,13 +24,15 @@ export type Shape =
   | { kind: "integer"; bits: 8 | 16 | 32 | 64; signed: boolean }
   | { kind: "enum"; of: Shape; codes: Readonly<Record<string, number>> }
   | { kind: "bits"; bits: number; fields: { name: string; width: number }[] }
-  | { kind: "text" | "bytes"; length: number | Shape | "rest"; max?: number }
+  | { kind: "text" | "bytes"; length: number | Shape | "rest"; max?: number; contents?: Contents }
   | { kind: "constant"; of: Shape; value: number | string }
   | StructShape
   | { kind: "union"; name: string; tag: string; of: Shape; variants: Variant[] };
 export type StructShape = { kind: "struct"; name: string; fields: FieldShape[] };
 export type FieldShape = { name: string; doc: string; shape: Shape };
 export type Variant = { name: string; code: number; doc: string; body: StructShape };
+/** What bytes hold: PDUs of one kind, one after the other; which kind, the enum called `by` in front of them tells. */
+export type Contents = { by?: string; kinds: readonly { when: readonly string[]; pdu: StructShape }[] };
 
 export type Cursor = { bytes: Buffer; at: number };
 

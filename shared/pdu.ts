@@ -13,6 +13,7 @@
 import {
   type Codec,
   type Constant,
+  type Contents,
   enumOf,
   PduError,
   type StructShape,
@@ -177,4 +178,31 @@ export function union<const Tag extends string, const U extends Variants>(
       return end > bytes.length ? end : bodyOf(head.read({ bytes, at })).endOf(bytes, end);
     },
   };
+}
+
+type StructCodec = { readonly shape: StructShape };
+/**
+ * Bytes in which other PDUs travel, one after the other: all of one kind, or of the kind that a named code (`by`)
+ * in front of them tells, in this PDU or in one around it. The value stays bytes, for who reads them to decode;
+ * Wireshark takes them apart.
+ */
+export function containing(of: Codec<Buffer>, pdu: StructCodec): Codec<Buffer>;
+export function containing(
+  of: Codec<Buffer>,
+  by: string,
+  kinds: Readonly<Record<string, StructCodec>>,
+): Codec<Buffer>;
+export function containing(
+  of: Codec<Buffer>,
+  ...[first, kinds = {}]: [pdu: StructCodec] | [by: string, kinds: Readonly<Record<string, StructCodec>>]
+): Codec<Buffer> {
+  if (of.shape.kind !== "bytes") throw new TypeError(`${of.shape.kind} contains no PDU: only bytes do`);
+  const names = Object.keys(kinds);
+  const byKind = [...new Set(Object.values(kinds))].map(({ shape }) => ({
+    when: names.filter((name) => kinds[name]?.shape === shape),
+    pdu: shape,
+  }));
+  const contents: Contents =
+    typeof first === "string" ? { by: first, kinds: byKind } : { kinds: [{ when: [], pdu: first.shape }] };
+  return { ...of, shape: { ...of.shape, contents } };
 }

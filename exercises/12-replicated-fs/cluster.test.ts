@@ -278,7 +278,7 @@ test("a master of a term that is over writes nothing", async () => {
   } as const;
   await connection.write(encodeMessage(append, { host: "127.0.0.1", port: 1 }));
   await connection.write(frame(3, "manifest")); // an answer to this shows that what came before was read
-  assert.equal((await nextFrame(connection)).action, "manifest");
+  assert.equal((await nextFrame(connection)).action, "state");
   connection.destroy();
   await cluster.same();
   assert.ok(!existsSync(join(dirOf(2), "of-a-fenced-master")));

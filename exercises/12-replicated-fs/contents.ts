@@ -257,7 +257,7 @@ async function receiveFile(
 
 async function readManifest(connection: Connection): Promise<{ state: State; items: [string, Item][] }> {
   const first = await nextFrame(connection);
-  if (first.action !== "manifest") throw new Failure(decode(Result, first.data).text);
+  if (first.action !== "state") throw new Failure(decode(Result, first.data).text);
   const state = decode(State, first.data);
   const items: [string, Item][] = [];
   while (true) {

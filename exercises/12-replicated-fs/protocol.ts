@@ -6,6 +6,7 @@ import type { Dissector } from "../../shared/describe.ts";
 import { Failure } from "../../shared/errors.ts";
 import {
   bytes,
+  containing,
   decode,
   encode,
   enumOf,
@@ -55,19 +56,9 @@ const ACTIONS = {
   challenge: 19,
   proof: 20,
   result: 21,
+  state: 22,
 } as const;
 export type Action = keyof typeof ACTIONS;
-
-export const Frame = struct("Frame", {
-  idNode: [u32, "the node that sends it; 0 is a client, or a node that has no id yet"],
-  action: [enumOf(u32, ACTIONS), "what it is"],
-  path: [
-    text(u32, MAX_PATH_BYTES),
-    "relative to the directory, names separated by /; empty is the directory itself",
-  ],
-  data: [bytes(u32, MAX_DATA_BYTES), "by the action"],
-});
-export type Frame = ValueOf<typeof Frame>;
 
 /** What lies at a path. */
 export const Item = struct("Item", {
@@ -81,16 +72,6 @@ export const Item = struct("Item", {
 });
 export type Item = ValueOf<typeof Item>;
 
-export const EntryData = struct("EntryData", {
-  term: [u32, "of the master that made the entry"],
-  timeUs: [u64, "when; becomes the modification time of the directory that it changes"],
-  request: [
-    fixedBytes(REQUEST_BYTES),
-    "of the client, chosen at random; zeros: a change on the master's disk",
-  ],
-  body: [restBytes, "by the action"],
-});
-/** add, modify, mkdir */
 export const PutBody = struct("PutBody", {
   item: [Item, "what lies there now"],
   content: [restBytes, "of a file of at most 64 KiB"],
@@ -107,6 +88,26 @@ export const Member = struct("Member", {
   port: [u16, "where the others reach it"],
 });
 export type Member = ValueOf<typeof Member>;
+
+export const EntryData = struct("EntryData", {
+  term: [u32, "of the master that made the entry"],
+  timeUs: [u64, "when; becomes the modification time of the directory that it changes"],
+  request: [
+    fixedBytes(REQUEST_BYTES),
+    "of the client, chosen at random; zeros: a change on the master's disk",
+  ],
+  body: [
+    containing(restBytes, "action", {
+      add: PutBody,
+      modify: PutBody,
+      mkdir: PutBody,
+      move: MoveBody,
+      metadata: MetadataBody,
+      members: Member,
+    }),
+    "by the action",
+  ],
+});
 
 export const Heartbeat = struct("Heartbeat", {
   term: [u32, "of the master"],
@@ -146,12 +147,16 @@ export const Copy = struct("Copy", {
   host: [text(u8), "where the master is reached"],
   port: [u16, "the same"],
 });
+const Request = struct("Request", { request: [fixedBytes(REQUEST_BYTES), "of a client"] });
 export const State = struct("State", {
   index: [u32, "the last entry that this state contains"],
   term: [u32, "its term"],
   highestId: [u32, "that a node has had"],
-  members: [bytes(u32), "Member, one after the other"],
-  requests: [bytes(u32), "the latest requests that were carried out, 8 octets each"],
+  members: [containing(bytes(u32), Member), "Member, one after the other"],
+  requests: [
+    containing(bytes(u32), Request),
+    "the latest that were carried out: Request, one after the other",
+  ],
 });
 export type State = ValueOf<typeof State>;
 export const Fetch = struct("Fetch", {
@@ -205,6 +210,42 @@ export const Result = struct("Result", {
   text: [text(u32), "the answer, or why not"],
 });
 export type Result = ValueOf<typeof Result>;
+
+export const Frame = struct("Frame", {
+  idNode: [u32, "the node that sends it; 0 is a client, or a node that has no id yet"],
+  action: [enumOf(u32, ACTIONS), "what it is"],
+  path: [
+    text(u32, MAX_PATH_BYTES),
+    "relative to the directory, names separated by /; empty is the directory itself",
+  ],
+  data: [
+    containing(bytes(u32, MAX_DATA_BYTES), "action", {
+      register: Registration,
+      remote: Command,
+      copy: Copy,
+      add: EntryData,
+      delete: EntryData,
+      modify: EntryData,
+      mkdir: EntryData,
+      move: EntryData,
+      metadata: EntryData,
+      members: EntryData,
+      begin: EntryData,
+      heartbeat: Heartbeat,
+      acknowledge: Acknowledge,
+      candidate: Candidate,
+      vote: Vote,
+      state: State,
+      manifest: Item,
+      fetch: Fetch,
+      challenge: Challenge,
+      proof: Proof,
+      result: Result,
+    }),
+    "by the action",
+  ],
+});
+export type Frame = ValueOf<typeof Frame>;
 
 export const NOTHING = Buffer.alloc(0);
 export const NO_REQUEST = Buffer.alloc(REQUEST_BYTES);
@@ -289,5 +330,11 @@ export const within = (folder: string, path: string): boolean =>
 export const joined = (folder: string, name: string): string => (folder === "" ? name : `${folder}/${name}`);
 
 export const dissectors: readonly Dissector[] = [
-  { name: "rfs", title: "Replicated File System", pdu: Frame.shape, tcp: [`${PORT}-${PORT + 9}`] },
+  {
+    name: "rfs",
+    title: "Replicated File System",
+    pdu: Frame.shape,
+    info: "{idNode}: {action} {path} {data}",
+    tcp: [`${PORT}-${PORT + 9}`],
+  },
 ];

@@ -3,7 +3,7 @@
  *
  *     identity     who this is, and of which file system (JSON)
  *     vote         term and vote (JSON)
- *     base         the tree up to where the log begins: a `State` frame, a `manifest` frame for each path
+ *     base         the tree up to where the log begins: a `state` frame, a `manifest` frame for each path
  *     log          the entries behind it, each a frame behind its length and CRC-32
  *     progress     what has been applied to the directory: a hint, not synchronised
  *     stage/       contents that have arrived and are not yet in their place
@@ -241,7 +241,7 @@ export function stateFrames({ index, term }: Base, tree: Tree): Buffer[] {
   const { highestId } = tree;
   const state = encode(State, { index, term, highestId, members: encodeMembers(tree.members), requests });
   return [
-    frame(0, "manifest", "", state),
+    frame(0, "state", "", state),
     ...[...tree.walk("")].map(([path, item]) => frame(0, "manifest", path, encode(Item, item))),
   ];
 }
