@@ -6,7 +6,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { freePort, Running, runTool, within } from "./running.ts";
+import { freePort } from "./free-port.ts";
+import { Running, runTool, within } from "./running.ts";
 
 const env = { PATH: `${process.env["PATH"]}:/usr/sbin:/sbin` };
 

@@ -340,8 +340,8 @@ test("what a process has cost, its children included", needs("sh"), async (t) =>
 
 test("a port is given away once, however many ask, in whatever process", async () => {
   // Loaded anew, a module knows nothing of what the first one gave away, as in another process.
-  const another = ["./running.ts", "another"].join("?");
-  const { freePort: anothers } = (await import(another)) as typeof import("./running.ts");
+  const another = ["./free-port.ts", "another"].join("?");
+  const { freePort: anothers } = (await import(another)) as typeof import("./free-port.ts");
   const askers = [freePort, anothers];
   const ports = await Promise.all(Array.from({ length: 300 }, (_, i) => askers[i % 2]?.()));
   assert.equal(new Set(ports).size, 300);

@@ -7,6 +7,7 @@ import { namespacesMissing } from "./namespaces.ts";
 import { isInstalled, PATIENCE_MS } from "./running.ts";
 import { connect } from "./tcp.ts";
 
+export * from "./free-port.ts";
 export * from "./running.ts";
 
 /** Test options that skip where a program is missing; under NETLAB_REQUIRE_TOOLS=1 a missing one fails. */

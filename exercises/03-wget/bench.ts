@@ -18,9 +18,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { freePort } from "../../shared/free-port.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
-import { freePort, isInstalled, Running, within } from "../../shared/running.ts";
+import { isInstalled, Running, within } from "../../shared/running.ts";
 import { connect } from "../../shared/tcp.ts";
 
 const MIB = 2 ** 20;

@@ -2,9 +2,10 @@
 import { userInfo } from "node:os";
 import { port, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { freePort } from "../../shared/free-port.ts";
 import { udpLink } from "../../shared/link.ts";
 import { program } from "../../shared/program.ts";
-import { freePort, isInstalled, Running, run, start } from "../../shared/running.ts";
+import { isInstalled, Running, run, start } from "../../shared/running.ts";
 
 const HERE = "127.0.0.1";
 const [ECHO, RTT] = ["exercises/01-echo", "exercises/04-rtt/rtt.ts"];

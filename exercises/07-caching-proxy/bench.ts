@@ -9,10 +9,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { freePort } from "../../shared/free-port.ts";
 import { nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
+import { isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
 const CLIENTS = 64;
 const OBJECTS: readonly [title: string, sizeBytes: number][] = [

@@ -9,10 +9,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { freePort } from "../../shared/free-port.ts";
 import { type Load, nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
 import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
-import { cpuTimeMs, freePort, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
+import { cpuTimeMs, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 import { ALGORITHMS } from "./algorithms.ts";
 
 const CLIENTS = 64;

@@ -7,9 +7,10 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { freePort } from "../../shared/free-port.ts";
 import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
-import { cpuTimeMs, freePort, isInstalled, pinned, Running, start, within } from "../../shared/running.ts";
+import { cpuTimeMs, isInstalled, pinned, Running, start, within } from "../../shared/running.ts";
 import { Crowd } from "./crowd.ts";
 import { ScriptedClient } from "./scripted-client.ts";
 

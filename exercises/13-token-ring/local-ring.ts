@@ -2,7 +2,8 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, type Running, start, within } from "../../shared/running.ts";
+import { freePort } from "../../shared/free-port.ts";
+import { type Running, start, within } from "../../shared/running.ts";
 import type { Line } from "./protocol.ts";
 import type { Account } from "./ring-checks.ts";
 import { type NodeOptions, runNode } from "./ring-node.ts";

@@ -2,7 +2,8 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort, type Running, type StartOptions, start } from "../../shared/running.ts";
+import { freePort } from "../../shared/free-port.ts";
+import { type Running, type StartOptions, start } from "../../shared/running.ts";
 import type { Address } from "./job.ts";
 
 export const HERE = "exercises/14-map-reduce";
