@@ -225,6 +225,15 @@ local function existing(name)
     or error("no dissector is called " .. name)
 end
 
+-- The Info column of a PDU, by a template or by the one that is for it; without any, all its fields.
+local function info_of(s, info)
+  local template = type(info) == "string" and info
+  for _, name in ipairs(type(info) == "table" and info.by or {}) do
+    template = template or info.texts[s.values[name]]
+  end
+  return template and (template:gsub("{([%w_]+)}", s.values)) or table.concat(s.summary, " ")
+end
+
 local function protocol(options)
   local proto, pdu = Proto(options.name, options.title), options.pdu
   local wrong = ProtoExpert.new(options.name .. ".wrong", "Wrong", expert.group.MALFORMED, expert.severity.ERROR)
@@ -243,9 +252,8 @@ local function protocol(options)
     if pdu.walk(s, tree) and s.at < tvb:len() and not s.wrong then
       complain(s, tree, ("%d bytes left over"):format(tvb:len() - s.at))
     end
-    local info = options.info and options.info:gsub("{([%w_]+)}", s.values) or table.concat(s.summary, " ")
     pinfo.cols.protocol = options.name:upper()
-    pinfo.cols.info:set(info .. "  ")
+    pinfo.cols.info:set(info_of(s, options.info) .. "  ")
     pinfo.cols.info:fence() -- the next PDU of this packet goes behind it
     return tvb:len()
   end
@@ -281,9 +289,17 @@ attach(existing("echo"), { tcp = { 10100 }, udp = { 10100 } })
 protocol {
   name = "nldt",
   title = "Daytime (netlab)",
-  info = "{kind} {id}: {zone}",
   otherwise = "daytime",
   size = 64,
+  info = {
+    by = { "status", "kind" },
+    texts = {
+      ["unknown-zone"] = "reply {id}: there is no zone {zone}",
+      ["bad-request"] = "reply {id}: that was no request",
+      ["request"] = "request {id}: {zone}",
+      ["reply"] = "reply {id}: {zone} is {utcOffsetMinutes} min from UTC; the server's clock: {synchronisation}",
+    },
+  },
   udp = { 10200 },
   pdu = group("Daytime", "", {
     integer("magic", "\"NLDT\" in ASCII", "uint", 4, { always = 0x4e4c4454 }),
@@ -313,9 +329,9 @@ attach(existing("http"), { tcp = { "10300-10301" } })
 protocol {
   name = "nlrtt",
   title = "netlab RTT probe",
-  info = "probe {sequence}, id {id}",
   otherwise = "echo",
   size = 16,
+  info = "probe {sequence}, id {id}",
   udp = { 10400, 10402, 10403 },
   pdu = group("Probe", "", {
     integer("magic", "\"NLRT\" in ASCII", "uint", 4, { always = 0x4e4c5254 }),
@@ -331,6 +347,19 @@ attach(existing("dns"), { udp = { 10401 } })
 protocol {
   name = "nlrs",
   title = "Netlab Remote Shell",
+  info = {
+    by = { "kind", "type" },
+    texts = {
+      ["clientHello"] = "client's hello: a key and random bytes, made for this connection",
+      ["serverHello"] = "server's hello: the same, its host key and signature; encrypts: {encrypt}",
+      ["sealed"] = "sealed: {ciphertext}",
+      ["command"] = "in clear: command {id} {text}",
+      ["stdin"] = "in clear: {data} of input",
+      ["stdout"] = "in clear: {data} of output",
+      ["stderr"] = "in clear: {data} of errors",
+      ["exit"] = "in clear: command {id} ended with {code}, in {directory}",
+    },
+  },
   tcp = { 10500 },
   pdu = group("Record", "", {
     integer("type", "which of them it is", "uint", 1, { codes = { [1] = "clientHello", [2] = "serverHello", [3] = "sealed", [4] = "clear" } }),
@@ -418,9 +447,9 @@ attach(existing("data"), { tcp = { 10901 } })
 protocol {
   name = "nlct",
   title = "Clock time (netlab)",
-  info = "{kind} {id}",
   otherwise = "time",
   size = 48,
+  info = "{kind} {id}",
   udp = { 11000 },
   pdu = group("ClockTime", "", {
     integer("magic", "\"NLCT\" in ASCII", "uint", 4, { always = 0x4e4c4354 }),
@@ -747,7 +776,17 @@ protocol {
 protocol {
   name = "pal",
   title = "Protocolo Anillo Lógico",
-  info = "{flags} {idSource} → {idDestination}: {data}",
+  info = {
+    by = { "flags" },
+    texts = {
+      ["turn"] = "turn {idSource} → {idDestination}: generation, issuer, round {data}",
+      ["turn,finish"] = "claim of {idSource}: generation, attempt {data}",
+      ["-"] = "message {idSource} → {idDestination}: {data}",
+      ["acknowledged"] = "message {idSource} → {idDestination}, taken: {data}",
+      ["finish"] = "finish: the ring ends",
+      ["acknowledged,finish"] = "probe {idSource} → {idDestination}: generation {data}",
+    },
+  },
   tcp = { "11300-11363" },
   pdu = group("PAL", "", {
     integer("idSource", "the station that made the frame", "uint", 4),
@@ -765,6 +804,26 @@ protocol {
 protocol {
   name = "nlmr",
   title = "Netlab map-reduce",
+  info = {
+    by = { "type" },
+    texts = {
+      ["job"] = "job {job}: {parts} parts",
+      ["ready"] = "ready as {role}",
+      ["part"] = "part {part}: {sizeBytes} bytes of text follow",
+      ["chunk"] = "chunk of the part: {data}",
+      ["partDone"] = "part {part} is done: {outcome} {reason}",
+      ["announce"] = "announce part {part}: it is counted",
+      ["grant"] = "grant: send the result",
+      ["refuse"] = "refuse: {reason}",
+      ["result"] = "result: {lines}",
+      ["resultEnd"] = "end of the result: {terms} terms, {words} words",
+      ["received"] = "received",
+      ["partState"] = "part {part} is {state}",
+      ["jobDone"] = "job done: {terms} terms, {words} words",
+      ["alive"] = "alive: {countedBytes} bytes counted",
+      ["error"] = "error: {reason}",
+    },
+  },
   tcp = { "11400-11499" },
   pdu = group("NLMR", "", {
     integer("type", "which of them it is", "uint", 1, { codes = { [1] = "job", [2] = "ready", [3] = "part", [4] = "chunk", [5] = "partDone", [6] = "announce", [7] = "grant", [8] = "refuse", [9] = "result", [10] = "resultEnd", [11] = "received", [12] = "partState", [13] = "jobDone", [14] = "alive", [15] = "error" } }),
@@ -836,6 +895,13 @@ protocol {
   name = "nldi",
   title = "netlab document index: discovery",
   size = 156,
+  info = {
+    by = { "kind" },
+    texts = {
+      ["announce"] = "{name} is here: version {version}, announcement {sequence}, flags {flags}",
+      ["leave"] = "{name} leaves",
+    },
+  },
   udp = { "8000-8005" },
   pdu = group("NLDI", "", {
     integer("magic", "\"NLDI\"", "uint", 4, { always = 0x4e4c4449 }),
@@ -857,6 +923,19 @@ protocol {
 protocol {
   name = "nldx",
   title = "netlab document index: exchange",
+  info = {
+    by = { "type" },
+    texts = {
+      ["indexRequest"] = "what has changed since version {since}?",
+      ["index"] = "version {version}, changes that follow: {count}, flags {flags}",
+      ["document"] = "document {path}, {size} bytes",
+      ["removed"] = "removed {path}",
+      ["contentRequest"] = "send a content, from byte {offset} on",
+      ["content"] = "content of {size} bytes",
+      ["chunk"] = "chunk: {data}",
+      ["refusal"] = "refused: {reason}",
+    },
+  },
   tcp = { "8000-8005" },
   pdu = group("NLDX", "", {
     integer("type", "which of them it is", "uint", 1, { codes = { [1] = "indexRequest", [2] = "index", [3] = "document", [4] = "removed", [5] = "contentRequest", [6] = "content", [7] = "chunk", [8] = "refusal" } }),

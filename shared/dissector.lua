@@ -225,6 +225,15 @@ local function existing(name)
     or error("no dissector is called " .. name)
 end
 
+-- The Info column of a PDU, by a template or by the one that is for it; without any, all its fields.
+local function info_of(s, info)
+  local template = type(info) == "string" and info
+  for _, name in ipairs(type(info) == "table" and info.by or {}) do
+    template = template or info.texts[s.values[name]]
+  end
+  return template and (template:gsub("{([%w_]+)}", s.values)) or table.concat(s.summary, " ")
+end
+
 local function protocol(options)
   local proto, pdu = Proto(options.name, options.title), options.pdu
   local wrong = ProtoExpert.new(options.name .. ".wrong", "Wrong", expert.group.MALFORMED, expert.severity.ERROR)
@@ -243,9 +252,8 @@ local function protocol(options)
     if pdu.walk(s, tree) and s.at < tvb:len() and not s.wrong then
       complain(s, tree, ("%d bytes left over"):format(tvb:len() - s.at))
     end
-    local info = options.info and options.info:gsub("{([%w_]+)}", s.values) or table.concat(s.summary, " ")
     pinfo.cols.protocol = options.name:upper()
-    pinfo.cols.info:set(info .. "  ")
+    pinfo.cols.info:set(info_of(s, options.info) .. "  ")
     pinfo.cols.info:fence() -- the next PDU of this packet goes behind it
     return tvb:len()
   end

@@ -83,7 +83,10 @@ const dissectors: Dissector[] = [
     pdu: Envelope.shape,
     tcp: [ENVELOPE],
     udp: [ENVELOPE],
-    info: "{kind} of [{data}]",
+    info: {
+      by: ["missing", "kind"],
+      texts: { order: "{kind} of [{data}]", offer: "{kind} of [{data}]", items: "{kind}: [{data}]" },
+    },
   },
   ...Object.entries(OTHERS).map(([as, port]) => ({ as, tcp: [port], udp: [port] })),
 ];
@@ -516,10 +519,10 @@ function isWrong(bytes: Buffer): boolean {
       { "placed_order.id": ["9"], "note.words": ["cheap"] },
       'offer of [id=9 words="cheap"]',
     ],
-    [envelope("items", two), { "item.name": ["a", "b"] }, 'items of [size=7 name="a" size=7 name="b"]'],
+    [envelope("items", two), { "item.name": ["a", "b"] }, 'items: [size=7 name="a" size=7 name="b"]'],
     [envelope("order", order(none)), { "placed_order.id": ["9"] }, "order of [id=9]"],
-    [envelope("sealed", two), {}, "sealed of [data=6 bytes]"],
-    [envelope("items", none), {}, "items of []"],
+    [envelope("sealed", two), {}, "Envelope kind=sealed data=6 bytes"],
+    [envelope("items", none), {}, "items: []"],
   ];
   const numbers = cases.map(([bytes]) => [udp(ENVELOPE, bytes), ...tcp(ENVELOPE, bytes)]);
   const damaged = [two.subarray(0, -1), Buffer.concat([two, Buffer.of(1)])].flatMap((items) => [

@@ -13,8 +13,11 @@ export type Dissector = { tcp?: readonly Ports[]; udp?: readonly Ports[] } & (
       /** What the tree calls the protocol; the packet list shows the name. */
       title: string;
       pdu: Shape;
-      /** The Info column: `turn from {source} to {destination}`. Without it every field is named there. */
-      info?: string;
+      /**
+       * The Info column: `turn from {source} to {destination}`. Or such a text for each kind of PDU: for what the
+       * first field in `by` says that has one. Without a text every field is named there.
+       */
+      info?: string | { by: readonly string[]; texts: Readonly<Record<string, string>> };
       /**
        * Wireshark's own dissector that gets what does not begin with this PDU's magic (its first field, where
        * that is a constant) and, on UDP, what does not have its size (where that is fixed).
@@ -37,11 +40,18 @@ function declaration(dissector: Dissector): string {
     .map((transport) => `${transport} = { ${dissector[transport]?.map(literal).join(", ")} }`);
   if ("as" in dissector) return `attach(existing(${literal(dissector.as)}), { ${ports.join(", ")} })\n`;
   const { name, title, info, otherwise, pdu } = dissector;
-  const options = Object.entries({ name, title, info, otherwise, size: sizeOf(pdu) }).flatMap(
-    ([key, value]) => (value === undefined ? [] : [`${key} = ${literal(value)}`]),
+  const options = Object.entries({ name, title, otherwise, size: sizeOf(pdu) }).flatMap(([key, value]) =>
+    value === undefined ? [] : [`${key} = ${literal(value)}`],
   );
+  if (info !== undefined) options.push(`info = ${infoOf(info)}`);
   const whole = `pdu = ${field("name" in pdu ? pdu.name : name, "", pdu)}`;
   return `protocol ${block([...options, ...ports, whole])}\n`;
+}
+
+function infoOf(info: NonNullable<Extract<Dissector, { name: string }>["info"]>): string {
+  if (typeof info === "string") return literal(info);
+  const texts = Object.entries(info.texts).map(([value, text]) => `[${literal(value)}] = ${literal(text)}`);
+  return block([`by = { ${info.by.map(literal).join(", ")} }`, `texts = ${block(texts)}`]);
 }
 
 /** The size in bytes that every value takes, where all take the same. */

@@ -189,7 +189,15 @@ export const dissectors: readonly Dissector[] = [
     name: "nldt",
     title: "Daytime (netlab)",
     pdu: Daytime.shape,
-    info: "{kind} {id}: {zone}",
+    info: {
+      by: ["status", "kind"],
+      texts: {
+        "unknown-zone": "reply {id}: there is no zone {zone}",
+        "bad-request": "reply {id}: that was no request",
+        request: "request {id}: {zone}",
+        reply: "reply {id}: {zone} is {utcOffsetMinutes} min from UTC; the server's clock: {synchronisation}",
+      },
+    },
     otherwise: "daytime",
     udp: [DAYTIME_PORT],
   },

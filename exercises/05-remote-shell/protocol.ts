@@ -163,5 +163,23 @@ export function refuseUnless<K extends Message["kind"]>(
 export const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/;
 
 export const dissectors: readonly Dissector[] = [
-  { name: "nlrs", title: "Netlab Remote Shell", pdu: Record.shape, tcp: [PORT] },
+  {
+    name: "nlrs",
+    title: "Netlab Remote Shell",
+    pdu: Record.shape,
+    info: {
+      by: ["kind", "type"],
+      texts: {
+        clientHello: "client's hello: a key and random bytes, made for this connection",
+        serverHello: "server's hello: the same, its host key and signature; encrypts: {encrypt}",
+        sealed: "sealed: {ciphertext}",
+        command: "in clear: command {id} {text}",
+        stdin: "in clear: {data} of input",
+        stdout: "in clear: {data} of output",
+        stderr: "in clear: {data} of errors",
+        exit: "in clear: command {id} ended with {code}, in {directory}",
+      },
+    },
+    tcp: [PORT],
+  },
 ];

@@ -164,7 +164,17 @@ export const dissectors: readonly Dissector[] = [
     name: "pal",
     title: "Protocolo Anillo Lógico",
     pdu: Frame.shape,
-    info: "{flags} {idSource} → {idDestination}: {data}",
+    info: {
+      by: ["flags"],
+      texts: {
+        turn: "turn {idSource} → {idDestination}: generation, issuer, round {data}",
+        "turn,finish": "claim of {idSource}: generation, attempt {data}",
+        "-": "message {idSource} → {idDestination}: {data}",
+        acknowledged: "message {idSource} → {idDestination}, taken: {data}",
+        finish: "finish: the ring ends",
+        "acknowledged,finish": "probe {idSource} → {idDestination}: generation {data}",
+      },
+    },
     tcp: ["11300-11363"],
   },
 ];

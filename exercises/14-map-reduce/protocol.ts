@@ -111,5 +111,30 @@ export type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>
 export type Totals = Omit<MessageOf<"jobDone">, "type">;
 
 export const dissectors: readonly Dissector[] = [
-  { name: "nlmr", title: "Netlab map-reduce", pdu: Message.shape, tcp: ["11400-11499"] },
+  {
+    name: "nlmr",
+    title: "Netlab map-reduce",
+    pdu: Message.shape,
+    info: {
+      by: ["type"],
+      texts: {
+        job: "job {job}: {parts} parts",
+        ready: "ready as {role}",
+        part: "part {part}: {sizeBytes} bytes of text follow",
+        chunk: "chunk of the part: {data}",
+        partDone: "part {part} is done: {outcome} {reason}",
+        announce: "announce part {part}: it is counted",
+        grant: "grant: send the result",
+        refuse: "refuse: {reason}",
+        result: "result: {lines}",
+        resultEnd: "end of the result: {terms} terms, {words} words",
+        received: "received",
+        partState: "part {part} is {state}",
+        jobDone: "job done: {terms} terms, {words} words",
+        alive: "alive: {countedBytes} bytes counted",
+        error: "error: {reason}",
+      },
+    },
+    tcp: ["11400-11499"],
+  },
 ];

@@ -162,6 +162,36 @@ const MAX_TIME_MS = 8.64e15;
 
 const PORTS = `${PORT}-${LAST_PORT}` as const;
 export const dissectors: readonly Dissector[] = [
-  { name: "nldi", title: "netlab document index: discovery", pdu: Announcement.shape, udp: [PORTS] },
-  { name: "nldx", title: "netlab document index: exchange", pdu: Message.shape, tcp: [PORTS] },
+  {
+    name: "nldi",
+    title: "netlab document index: discovery",
+    pdu: Announcement.shape,
+    info: {
+      by: ["kind"],
+      texts: {
+        announce: "{name} is here: version {version}, announcement {sequence}, flags {flags}",
+        leave: "{name} leaves",
+      },
+    },
+    udp: [PORTS],
+  },
+  {
+    name: "nldx",
+    title: "netlab document index: exchange",
+    pdu: Message.shape,
+    info: {
+      by: ["type"],
+      texts: {
+        indexRequest: "what has changed since version {since}?",
+        index: "version {version}, changes that follow: {count}, flags {flags}",
+        document: "document {path}, {size} bytes",
+        removed: "removed {path}",
+        contentRequest: "send a content, from byte {offset} on",
+        content: "content of {size} bytes",
+        chunk: "chunk: {data}",
+        refusal: "refused: {reason}",
+      },
+    },
+    tcp: [PORTS],
+  },
 ];
