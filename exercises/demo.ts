@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
+import { styleText } from "node:util";
 import { optional, text } from "../shared/config.ts";
 import { Failure } from "../shared/errors.ts";
 import { program } from "../shared/program.ts";
@@ -60,6 +61,10 @@ async function runDemo(exercise: Exercise, signal: AbortSignal): Promise<DemoRes
   return { exercise, done: problem, figure: "", ok: false, log };
 }
 
+/** Only where a terminal shows it, and nobody has said NO_COLOR. */
+const coloured = (colour: "green" | "red", text: string) =>
+  process.stdout.isTTY && process.stdout.hasColors() ? styleText(colour, text) : text;
+
 /** The rows fit 80 columns; what is too long is cut, the log has all of it. */
 function table(results: readonly DemoResult[]): string {
   const fit = (text: string, width: number) =>
@@ -67,10 +72,15 @@ function table(results: readonly DemoResult[]): string {
   const row = (exercise: string, done: string, figure: string, ok: string) =>
     `${fit(exercise, 17)} ${fit(done, 34)} ${fit(figure, 20)} ${ok}`;
   return [
-    row("exercise", "what was done", "key figure", ""),
+    row("exercise", "what was done", "key figure", "").trimEnd(),
     row("-".repeat(17), "-".repeat(34), "-".repeat(20), "------"),
     ...results.map(({ exercise, done, figure, ok }) =>
-      row(`${exercise.number} ${exercise.name}`, done, figure, ok ? "ok" : "FAILED"),
+      row(
+        `${exercise.number} ${exercise.name}`,
+        done,
+        figure,
+        ok ? coloured("green", "ok") : coloured("red", "FAILED"),
+      ),
     ),
   ].join("\n");
 }
