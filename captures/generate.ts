@@ -11,7 +11,7 @@ import type { Shape } from "../shared/pdu.ts";
 import { program, projectFile } from "../shared/program.ts";
 
 /** An exercise's `protocol.ts` and `README.md`, as far as it has them. */
-export interface Declared {
+interface Declared {
   folder: string;
   exports: Readonly<Record<string, unknown>>;
   readme?: string;

@@ -56,7 +56,7 @@ const DATE_WORDS = new RegExp(
 );
 
 /** A line without what differs from run to run: numbers, hashes, names of days and months, the width of columns. */
-export const substance = (line: string) =>
+const substance = (line: string) =>
   line
     .replace(DATE_WORDS, "Day")
     .replace(/\b[ap]\. m\./g, "a. m.")

@@ -145,7 +145,7 @@ async function moreOrIdle(line: { idleMs: number; lastMs: number }, from: Connec
   }
 }
 
-export interface PoolOptions {
+interface PoolOptions {
   /** Idle connections to one address; of more, the oldest go. */
   idleLimit?: number;
   /** For how long one may be idle. */

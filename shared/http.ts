@@ -157,7 +157,7 @@ export function persists({ fields, minor }: RequestHead | ResponseHead): boolean
   return !options.includes("close") && (minor > 0 || options.includes("keep-alive"));
 }
 
-export interface HeadLimits {
+interface HeadLimits {
   headBytes?: number;
   /** From a head's first byte to its last, in milliseconds, so that nobody can send it for ever; 0 is for ever. */
   headMs?: number;
@@ -167,7 +167,7 @@ export interface HeadLimits {
  * Reads the requests of a connection: each call the next head, `undefined` when the peer finished between two. The
  * body must have been read before the next call. Throws `HttpError` for what is to be answered with its status.
  */
-export interface RequestReader {
+interface RequestReader {
   next(): Promise<RequestHead | undefined>;
   /**
    * A client mostly repeats itself: where the bytes that have arrived are those of the last head, it is the same

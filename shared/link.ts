@@ -25,7 +25,7 @@ export interface LinkProfile {
 }
 
 /** What a link remembers between packets. */
-export interface LinkState {
+interface LinkState {
   /** Packets so far. */
   index: number;
   /** When the last queued packet will have left. */
@@ -35,7 +35,7 @@ export interface LinkState {
 export const NEW_LINK: LinkState = { index: 0, freeAtMs: 0, lastArrivalMs: 0 };
 
 /** A copy that comes out: when, and which bit of it is flipped, if one is. */
-export interface Arrival {
+interface Arrival {
   atMs: number;
   flippedBit?: number;
 }
@@ -178,7 +178,7 @@ export class Direction {
   }
 }
 
-export interface UdpLinkOptions {
+interface UdpLinkOptions {
   /** Where clients send to; port 0 is any free one. */
   host?: string;
   port?: number;
@@ -190,7 +190,7 @@ export interface UdpLinkOptions {
   onPacket?: OnPacket;
 }
 
-export interface UdpLink extends AsyncDisposable {
+interface UdpLink extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
 }

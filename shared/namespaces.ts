@@ -25,7 +25,7 @@ export interface NamespaceEnd {
   readonly wrapper: readonly string[];
 }
 
-export interface NamespaceLinkOptions {
+interface NamespaceLinkOptions {
   toServer: LinkProfile;
   toClient: LinkProfile;
   seed: number;

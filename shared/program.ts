@@ -36,7 +36,7 @@ export interface Context {
   ready: (url: string) => void;
 }
 
-export interface ProgramSpec<S extends Settings> {
+interface ProgramSpec<S extends Settings> {
   /** What it is, in a sentence. */
   summary: string;
   /** Arguments of a command that works as it stands. */
@@ -166,6 +166,7 @@ function readArguments<S extends Settings>(
     })
     .strictOptions()
     .version(false)
+    .describe("help", "show this help")
     .wrap(Math.min(process.stdout.columns ?? 100, 100))
     .fail((message, error) => {
       throw new UsageError(`${message ?? error.message}; see --help`);

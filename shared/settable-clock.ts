@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { runTool } from "./running.ts";
 
-export interface SettableClock {
+interface SettableClock {
   /** Of the programs that see it; their monotonic clock stays. */
   env: Record<string, string>;
   /** As the machine's, but for so much: `+3600` is an hour ahead. */

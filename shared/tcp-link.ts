@@ -32,7 +32,7 @@ export interface TcpFault {
   afterBytes: number;
 }
 
-export interface TcpLink extends AsyncDisposable {
+interface TcpLink extends AsyncDisposable {
   readonly url: string;
   readonly port: number;
 }

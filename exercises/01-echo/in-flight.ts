@@ -5,7 +5,7 @@
 import { Failure } from "../../shared/errors.ts";
 import { difference } from "./protocol.ts";
 
-export interface InFlight {
+interface InFlight {
   /** Bytes that are not back yet. */
   readonly sizeBytes: number;
   /** Bytes that may still be sent before some must have come back. */

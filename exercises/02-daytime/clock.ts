@@ -169,7 +169,7 @@ async function bestOf(servers: readonly TimeServer[]): Promise<{ best?: Sample; 
   return { complaint: [...complaints].join("; "), ...(best && { best }) };
 }
 
-export interface Keeping {
+interface Keeping {
   servers: readonly TimeServer[];
   /** When to synchronise again, in UTC. */
   cron: string;

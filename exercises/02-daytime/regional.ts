@@ -4,7 +4,7 @@ import type { Parse } from "../../shared/config.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { LOCALE_BYTES, offsetText } from "./protocol.ts";
 
-export interface ZoneReading {
+interface ZoneReading {
   utcOffsetMinutes: number;
   dst: boolean;
 }

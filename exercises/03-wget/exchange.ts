@@ -35,7 +35,7 @@ export interface ClientOptions {
   headers: HeadersLog;
 }
 
-export interface Request {
+interface Request {
   method: string;
   url: URL;
   fields: Fields;

@@ -29,7 +29,7 @@ import { numbered } from "./names.ts";
 import type { Version } from "./protocol.ts";
 
 /** What `NAME.part` is part of. */
-export interface Origin extends Version {
+interface Origin extends Version {
   url: string;
   /** What is in the part was decompressed, so its size says nothing about where to go on. */
   isDecoded?: boolean;

@@ -8,21 +8,21 @@ import { persists, type RequestHead, requestReader } from "../../shared/http.ts"
 import { readBody, requestFraming } from "../../shared/http-body.ts";
 import { writeSplit } from "../../shared/testing.ts";
 
-export interface Asked extends RequestHead {
+interface Asked extends RequestHead {
   body: string;
   /** Which connection it came on, from 1. */
   connection: number;
 }
 
 /** Bytes to send, and how: in pieces, and what happens then. */
-export interface Told {
+interface Told {
   bytes: string | Buffer;
   pieceBytes?: number;
   after?: "keep" | "end" | "reset" | "stall";
 }
 export type Script = (asked: Asked, number: number) => string | Buffer | Told | Promise<string | Told>;
 
-export interface ScriptedOptions {
+interface ScriptedOptions {
   host?: string;
   tls?: { key: string; cert: string };
 }

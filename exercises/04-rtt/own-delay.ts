@@ -65,7 +65,7 @@ async function held(port: number): Promise<Prober> {
 }
 
 /** By how much round trips are too long at most, about: the median's and the 95th percentile's, in milliseconds. */
-export interface OwnDelay {
+interface OwnDelay {
   medianMs: number;
   p95Ms: number;
 }

@@ -21,7 +21,7 @@ import {
 
 /** Where the demo has echo servers of exercise 01, and behind it a DNS server and two long ways to the echo server. */
 export const PORT = 10_400;
-export const [DEMO_DNS, DEMO_FAR, DEMO_LOSSY] = [PORT + 1, PORT + 2, PORT + 3] as const;
+const [DEMO_DNS, DEMO_FAR, DEMO_LOSSY] = [PORT + 1, PORT + 2, PORT + 3] as const;
 /** What is measured unless a host comes with a port: exercise 01's echo servers; DNS by its assigned port. */
 export const ECHO_PORT = 10_100;
 export const DNS_PORT = 53;

@@ -5,7 +5,7 @@ import type { OwnDelays } from "./own-delay.ts";
 import { mean, percentile } from "./statistics.ts";
 
 /** What there is to know about the measuring itself. */
-export interface Quality {
+interface Quality {
   clockResolutionMs: number;
   /** What the program added to round trips, at most. */
   own: OwnDelays;

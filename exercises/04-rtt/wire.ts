@@ -17,7 +17,7 @@ const FIELDS = ["frame.time_epoch", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstp
 const BLOCK_MS = 300;
 
 /** A round trip: which, and how long it took in milliseconds. */
-export interface Pair {
+interface Pair {
   address: string;
   transport: Transport;
   rttMs: number;

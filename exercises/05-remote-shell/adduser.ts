@@ -13,7 +13,7 @@ await program({
   settings: {
     users: setting(text, "file of users; made where there is none", atHome("shell-users")),
     user: setting(text, "name of the user"),
-    passwordFile: optional(text, "file whose first line is the password (else it is asked for)"),
+    passwordFile: optional(text, "file whose first line is the password (default: it is asked for)"),
     remove: flag("take the user out instead"),
   },
   async run({ users: path, user, passwordFile, remove }, { log }) {

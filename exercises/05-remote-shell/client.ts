@@ -152,7 +152,7 @@ await program({
   settings: {
     ...serverAt(PORT),
     user: setting(text, "who to log in as"),
-    passwordFile: optional(text, "file whose first line is the password (else it is asked for)"),
+    passwordFile: optional(text, "file whose first line is the password (default: it is asked for)"),
     command: optional(text, "run this command only, with our stdin, and end with its exit code"),
     log: optional(text, "file to add the whole session to: commands, output, exit codes"),
     knownHosts: setting(text, "file of the servers' keys", atHome("shell-known-hosts")),

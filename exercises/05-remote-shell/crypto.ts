@@ -26,7 +26,7 @@ export function publicBytes(key: KeyObject): Buffer {
   return Buffer.from(key.export({ format: "jwk" }).x ?? "", "base64url");
 }
 
-export function publicKey(curve: Curve, bytes: Buffer): KeyObject {
+function publicKey(curve: Curve, bytes: Buffer): KeyObject {
   return createPublicKey({ key: { kty: "OKP", crv: curve, x: bytes.toString("base64url") }, format: "jwk" });
 }
 

@@ -18,7 +18,7 @@ import { Channel, Direction } from "./records.ts";
 const SIGNED = Buffer.from("NLRS/1 server\0");
 const RANDOM_BYTES = 32;
 
-export interface SessionKeys {
+interface SessionKeys {
   clientToServer: Buffer;
   serverToClient: Buffer;
 }

@@ -14,7 +14,7 @@ export type Tamper = (
   toServer: boolean,
 ) => { onward: Buffer[]; back?: Buffer[]; isLast?: boolean };
 
-export interface Middle extends AsyncDisposable {
+interface Middle extends AsyncDisposable {
   readonly port: number;
 }
 

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { Failure, UsageError } from "../../shared/errors.ts";
 
-export interface Identity {
+interface Identity {
   name: string;
   uid: number;
   gid: number;

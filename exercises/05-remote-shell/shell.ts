@@ -43,7 +43,7 @@ const MAX_REPORT_BYTES = 16 * 1024;
 const NUL = Buffer.from("\0");
 const SIGNAL_NAMES = { interrupt: "SIGINT", quit: "SIGQUIT", terminate: "SIGTERM" } as const;
 
-export interface ShellOptions {
+interface ShellOptions {
   kind: ShellKind;
   directory: string;
   env: NodeJS.ProcessEnv;
@@ -51,7 +51,7 @@ export interface ShellOptions {
   onOutput: (channel: "stdout" | "stderr", data: Buffer) => Promise<void>;
 }
 
-export interface CommandEnd {
+interface CommandEnd {
   code: number;
   /** Where the shell is. */
   directory: string;

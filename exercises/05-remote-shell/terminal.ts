@@ -7,7 +7,7 @@ const CTRL_D = 0x04;
 const CTRL_BACKSLASH = 0x1c;
 
 /** What the keys mean while a command runs. */
-export interface Keys {
+interface Keys {
   line: (line: string) => void;
   interrupt: () => void;
   end: () => void;

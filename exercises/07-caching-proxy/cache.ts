@@ -21,13 +21,13 @@ export interface ProxyExchange extends Exchange {
   framing: Framing;
 }
 
-export interface CacheOptions extends IntakeOptions {
+interface CacheOptions extends IntakeOptions {
   origins: Origins;
   forwardedFor: boolean;
 }
 
 /** What came of the requests. */
-export interface Counts {
+interface Counts {
   hits: number;
   misses: number;
   validated: number;

@@ -18,7 +18,7 @@ import { isPrivate, type Target, withVia } from "./protocol.ts";
 /** An origin that says "wait" more often than this has nothing else to say. */
 const MAX_INTERIM = 20;
 
-export interface OriginRequest {
+interface OriginRequest {
   method: string;
   target: Target;
   /** As they came, or with other conditions. */
@@ -42,7 +42,7 @@ export interface OriginResponse extends ResponseHead {
   isUploaded: () => boolean;
 }
 
-export interface OriginOptions {
+interface OriginOptions {
   /** For a connection, a head, and each part of a body. */
   timeoutMs: number;
   denyPrivate: boolean;

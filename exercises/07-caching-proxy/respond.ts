@@ -42,7 +42,7 @@ const IN_304 = [
 ];
 
 /** The head as it goes to this client. */
-export function encodeHead(
+function encodeHead(
   exchange: Exchange,
   { status, reason, fields }: { status: number; reason: string; fields: Fields },
   lines: readonly Line[],

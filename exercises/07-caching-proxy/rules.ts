@@ -18,7 +18,7 @@ import { ageOf, cacheControl, type Directives, dateOf, MAX_DELTA_SECONDS } from 
 import { varyNames } from "./selection.ts";
 
 /** A response, and when its request left and it came, in milliseconds since 1970. */
-export interface Received {
+interface Received {
   status: number;
   fields: Fields;
   requestTimeMs: number;
@@ -26,7 +26,7 @@ export interface Received {
 }
 
 /** `expired` and `request` (it was fresh, but the client wants more): the origin is to be asked first. */
-export type Verdict = "fresh" | "max-stale" | "stale-while-revalidate" | "expired" | "request";
+type Verdict = "fresh" | "max-stale" | "stale-while-revalidate" | "expired" | "request";
 
 /** What this cache knows the meaning of (RFC 9111 §5.2.2.3): of 206 and 304 it stores nothing. */
 const UNDERSTOOD = [200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501];

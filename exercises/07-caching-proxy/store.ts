@@ -24,7 +24,7 @@ import { Policy } from "./rules.ts";
 import { isVariant } from "./selection.ts";
 import { type Transfer, WINDOW_BYTES } from "./transfer.ts";
 
-export interface StoreOptions {
+interface StoreOptions {
   folder: string;
   maxBytes: number;
   maxMemoryBytes: number;

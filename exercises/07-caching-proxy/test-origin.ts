@@ -10,13 +10,13 @@ import {
 import { readBody, requestFraming, responseFraming } from "../../shared/http-body.ts";
 import { connect, serve } from "../../shared/tcp.ts";
 
-export interface OriginRequest extends RequestHead {
+interface OriginRequest extends RequestHead {
   body: Buffer;
   /** Counts the connections of this origin, from 1. */
   connectionNumber: number;
 }
 /** Returns false to have the connection closed. */
-export type Handler = (connection: Connection, request: OriginRequest) => Promise<unknown>;
+type Handler = (connection: Connection, request: OriginRequest) => Promise<unknown>;
 
 export class TestOrigin implements AsyncDisposable {
   readonly #stop = new AbortController();

@@ -10,7 +10,7 @@ import type { ObjectWriter } from "./object-file.ts";
 /** Kept in memory for those who read what has just come. */
 export const WINDOW_BYTES = 256 * 1024;
 
-export interface TransferOptions {
+interface TransferOptions {
   /** Where it is stored. */
   writer?: ObjectWriter | undefined;
   /** A body that turns out to be longer is not stored. */

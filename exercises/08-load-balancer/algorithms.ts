@@ -14,11 +14,7 @@ export interface Candidate {
 }
 
 /** Chooses among candidates, of which there must be one at least. `client` is an address; `random` gives numbers from 0 up to 1. */
-export type Choose = <C extends Candidate>(
-  candidates: readonly C[],
-  client: string,
-  random: () => number,
-) => C;
+type Choose = <C extends Candidate>(candidates: readonly C[], client: string, random: () => number) => C;
 
 /**
  * Smooth weighted round robin (nginx): each turn everybody's credit grows by its weight; who has most is chosen and pays

@@ -11,7 +11,7 @@ import { POLICY_OPTIONS, readConfiguration } from "./configuration.ts";
 import { ClientError, type Request } from "./exchange.ts";
 import { type Balancer, forward, prepare, refuse } from "./forward.ts";
 import { BALANCER_PORT } from "./protocol.ts";
-import { statusSession } from "./status.ts";
+import { statusSession } from "./status-page.ts";
 
 /** For a client to take what is sent to it: 64 KiB or so at a time. */
 const SEND_TIMEOUT_MS = 60_000;

@@ -53,7 +53,7 @@ export class Node {
   }
 }
 
-export interface ClusterOptions {
+interface ClusterOptions {
   signal: AbortSignal;
   log: (line: string) => void;
   random?: () => number;

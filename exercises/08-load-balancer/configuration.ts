@@ -52,7 +52,7 @@ export const POLICY_OPTIONS = {
   passAfter: optional(POLICY.passAfter.parse, POLICY.passAfter.describe),
   timeout: optional(seconds, POLICY.timeout.describe),
   retries: optional(POLICY.retries.parse, POLICY.retries.describe),
-  backend: many(hostPort(80), "HOST:PORT of a node (repeatable), instead of a file"),
+  backend: many(hostPort(80), "HOST:PORT of a node, instead of a file; may be given several times"),
 };
 
 const NODE = {

@@ -1,6 +1,6 @@
 /** Is a node up? A state machine of two states: what is seen goes in, the next state comes out. */
 
-export interface HealthRules {
+interface HealthRules {
   /** Failures in a row that make a node count as down. */
   failAfter: number;
   /** Checks passed in a row that make it count as up again. */

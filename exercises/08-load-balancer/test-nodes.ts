@@ -110,7 +110,7 @@ export async function startBalancer(
   return Object.assign(running, { statusPort: Number(/:(\d+)$/.exec(running.urls[1] ?? "")?.[1]) });
 }
 
-export interface Answer extends ResponseHead {
+interface Answer extends ResponseHead {
   body: string;
   trailers: string;
 }

@@ -15,7 +15,7 @@ import {
 import { formatSaid, fromWire } from "./display.ts";
 import { fold } from "./protocol.ts";
 
-export interface CallsOptions {
+interface CallsOptions {
   /** The server, and the address from which this user speaks to it: there the caller waits. */
   server: Offer;
   localHost: string;

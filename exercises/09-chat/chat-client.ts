@@ -13,7 +13,7 @@ import { type ServerLink, serverGone, serverLink } from "./server-link.ts";
 import type { Terminal } from "./terminal.ts";
 import { aim, type ClientState, perform, type User } from "./user-commands.ts";
 
-export interface ClientOptions {
+interface ClientOptions {
   host: string;
   port: number;
   nick: string;

@@ -32,7 +32,7 @@ await program({
   settings: {
     ...serverAt(CHAT_PORT),
     nick: setting(nick, "your name in the chat", ownName()),
-    realName: optional(line, "what WHOIS tells about you (else the nick)"),
+    realName: optional(line, "what WHOIS tells about you (default: the nick)"),
     password: optional(line, "the server's password"),
     callPort: setting(port, "port on which calls of yours wait (0 = any free one)", 0),
     ringTimeout: setting(integer(1, 3600), "seconds that a call waits for an answer", 120),

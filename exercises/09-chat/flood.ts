@@ -9,7 +9,7 @@ export interface FloodLimits {
 /** What the server allows; its own client keeps to a little less. */
 export const FLOOD: FloodLimits = { burst: 10, rate: 2 };
 
-export interface Bucket {
+interface Bucket {
   /** Takes a line out, if there is one. */
   take(nowMs: number): boolean;
   /** Milliseconds until there is one. */

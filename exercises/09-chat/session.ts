@@ -8,7 +8,7 @@ import { formatLine, MAX_LINE_BYTES } from "./protocol.ts";
 import { SendQueue, type Turn } from "./send-queue.ts";
 import { type Chat, connectUser, quit, reply, type User } from "./state.ts";
 
-export interface SessionOptions {
+interface SessionOptions {
   chat: Chat;
   turn: Turn;
   flood: FloodLimits;

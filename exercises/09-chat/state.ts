@@ -7,7 +7,7 @@ import { NUMERICS, type Numeric } from "./numerics.ts";
 import { fold, formatLine, MAX_LINE_BYTES, withText } from "./protocol.ts";
 
 /** What the rules need of a connection. */
-export interface Link {
+interface Link {
   /** Queues a line, given without its end. */
   send(line: string): void;
   /** The rules have said their last word to it: what is queued is to go out, and then the end. */

@@ -5,7 +5,7 @@
  */
 
 /** One request and its reply. */
-export interface Exchange {
+interface Exchange {
   /** When the request left, and when the reply came. */
   t1Ms: number;
   t4Ms: number;

@@ -4,7 +4,7 @@
  */
 
 /** A clock: straight from its base on, and from the end of the slewing on straight again. */
-export interface Clock {
+interface Clock {
   /** On the monotonic clock. */
   readonly baseMs: number;
   /** What it shows at its base. */
@@ -47,13 +47,13 @@ export function correct(clock: Clock, atMs: number, behindMs: number, drift: num
 }
 
 /** An offset (UTC less the monotonic clock) as it was found, and how far it may be wrong. */
-export interface Point {
+interface Point {
   atMs: number;
   offsetMs: number;
   boundMs: number;
 }
 
-export interface Drift {
+interface Drift {
   /** By how much UTC runs faster than the monotonic clock. */
   rate: number;
   /** How far that may be wrong, given that each offset is within its bound. */
@@ -88,7 +88,7 @@ export interface Discipline {
 /** Older offsets than these say little of how the clock drifts today. */
 const MAX_POINTS = 20;
 
-export interface Correction {
+interface Correction {
   discipline: Discipline;
   /** How far the clock was behind. */
   behindMs: number;

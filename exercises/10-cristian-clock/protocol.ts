@@ -69,7 +69,7 @@ export function stampRequest(request: Buffer, clientTransmit: bigint): void {
 }
 
 /** What a datagram is to a server. */
-export type Arrival =
+type Arrival =
   | { kind: "request"; id: bigint; clientTransmit: bigint }
   | { kind: "plain request" }
   | { kind: "dropped"; reason: string };

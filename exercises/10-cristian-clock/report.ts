@@ -7,7 +7,7 @@ import type { Reading } from "./system-clock.ts";
 import type { Measurement } from "./time-client.ts";
 
 /** In milliseconds; the true offset is within `boundMs` of this one. */
-export interface Offset {
+interface Offset {
   /** UTC less this machine's clock: positive where that is behind. */
   offsetMs: number;
   boundMs: number;

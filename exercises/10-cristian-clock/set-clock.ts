@@ -9,7 +9,7 @@ export const STEP_MS = 128;
 /** adjtime(3) makes a clock faster or slower by this. */
 const ADJTIME_RATE = 500e-6;
 
-export interface Plan {
+interface Plan {
   /** What will be done, for the user. */
   says: string;
   tool: "date" | "adjtimex";

@@ -5,7 +5,7 @@ import { boundOf } from "./cristian.ts";
 import { type Discipline, read, update } from "./discipline.ts";
 import { type Asking, measure } from "./time-client.ts";
 
-export interface Watching extends Asking {
+interface Watching extends Asking {
   cron: string;
   leastOneWayMs: number;
   json: boolean;

@@ -75,7 +75,10 @@ await program({
     "A terminal on a replicated directory: ls, cd, cat, cp, mv, rm, put, get, nodes …; help lists them.",
   example: '--command "ls -l"',
   settings: {
-    node: many(hostPort(PORT), "HOST:PORT of a node; may be given several times (127.0.0.1:11200 to 11202)"),
+    node: many(
+      hostPort(PORT),
+      "HOST:PORT of a node; may be given several times (default: 127.0.0.1:11200 to 11202)",
+    ),
     command: many(text, "run this line and end; may be given several times, the first failure ends it"),
     keepGoing: flag("go on with the next --command, or line of stdin, when one has failed"),
     secretFile: optional(text, "file with the secret of the nodes"),

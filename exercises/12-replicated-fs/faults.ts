@@ -18,7 +18,7 @@ import { randomOf } from "../../shared/random.ts";
 import { LocalCluster, type LocalNode } from "./local-cluster.ts";
 import type { Remote } from "./remote.ts";
 
-export interface Outcome {
+interface Outcome {
   acknowledged: number;
   unknown: number;
   masters: number;

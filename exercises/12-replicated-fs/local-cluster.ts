@@ -228,7 +228,7 @@ export class LocalCluster implements AsyncDisposable {
   }
 }
 
-export async function treeOf(dir: string): Promise<Map<string, Item>> {
+async function treeOf(dir: string): Promise<Map<string, Item>> {
   const disk = new Disk(dir, dir);
   const items = new Map<string, Item>();
   for await (const [path, found] of disk.walk())

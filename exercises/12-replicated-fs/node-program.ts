@@ -20,7 +20,7 @@ import { type Identity, Store } from "./store.ts";
 import { Tree } from "./tree.ts";
 import { verify } from "./verify.ts";
 
-export type Address = { host: string; port: number };
+type Address = { host: string; port: number };
 const AGAIN_MS = 500;
 
 export const nodeSettings = (port: number) => ({
@@ -28,9 +28,12 @@ export const nodeSettings = (port: number) => ({
   dir: setting(text, "directory that is replicated; made where there is none"),
   state: optional(
     text,
-    "folder for the log and what is set aside, on the same file system (else DIR.netlab)",
+    "folder for the log and what is set aside, on the same file system (default: DIR.netlab)",
   ),
-  advertise: optional(hostPort(PORT), "address at which the others reach this node (else where it listens)"),
+  advertise: optional(
+    hostPort(PORT),
+    "address at which the others reach this node (default: where it listens)",
+  ),
   secretFile: optional(
     text,
     "file with the secret that all nodes and clients share; without one only loopback is served",

@@ -9,7 +9,7 @@ import { decode, encode } from "../../shared/pdu.ts";
 import { dial, nextFrame } from "./link.ts";
 import { CHUNK_BYTES, Command, frame, Item, NO_REQUEST, type Operation, PORT, Result } from "./protocol.ts";
 
-export type Address = { host: string; port: number };
+type Address = { host: string; port: number };
 export interface Listed {
   path: string;
   item: Item;

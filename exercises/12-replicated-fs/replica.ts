@@ -12,7 +12,7 @@ await program({
     ...nodeSettings(PORT + 1),
     master: optional(
       hostPort(PORT),
-      `HOST:PORT of the master, or of any node (else 127.0.0.1:${PORT}): asked when this one is new`,
+      `HOST:PORT of the master, or of any node (default: 127.0.0.1:${PORT}): asked when this one is new`,
     ),
   },
   run: (settings, context) =>

@@ -192,11 +192,11 @@ async function command(node: ReplicaNode, connection: Connection, asked: Frame):
   }
 }
 
-export function existing(node: ReplicaNode, path: string): string {
+function existing(node: ReplicaNode, path: string): string {
   if (node.tree.get(path) === undefined) throw new Failure(`${quoted(path)}: no such file or directory`);
   return path;
 }
-export const quoted = (path: string): string => JSON.stringify(path === "" ? "/" : path);
+const quoted = (path: string): string => JSON.stringify(path === "" ? "/" : path);
 
 /** A line a node: id, address, role, last entry on its disk, how many it lacks, milliseconds since it was heard of. */
 function nodesTable(node: ReplicaNode): string {

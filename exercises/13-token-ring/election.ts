@@ -9,7 +9,7 @@ const CLAIM_INTERVAL_MS = 250;
 
 export type Claim = Meaning & { kind: "claim" };
 
-export interface Election {
+interface Election {
   /** The latest turn accepted; of generation 0 until then. */
   readonly latest: Turn;
   /** The latest generation that there is, as far as is known here. */

@@ -42,7 +42,7 @@ export interface LinksOptions {
   onSuccessor: (id: number | undefined) => void;
 }
 
-export interface SuccessorLink {
+interface SuccessorLink {
   send(meaning: Meaning): void;
   /** Resolves when all that was sent has been written and the link is closed. */
   close(): Promise<void>;

@@ -14,7 +14,7 @@ export type MessageAction =
   | { type: "received"; idSource: number; text: string }
   | { type: "reported"; line: Line; outcome: Outcome };
 
-export interface MailboxOptions {
+interface MailboxOptions {
   id: number;
   members: readonly number[];
   /** The messages to send. */
@@ -24,7 +24,7 @@ export interface MailboxOptions {
   act: (action: MessageAction) => void;
 }
 
-export interface Mailbox {
+interface Mailbox {
   /** Delivers a message that is for this station, unless it has been. */
   take(message: Message): void;
   /** Sends the next message; false when there is none. */

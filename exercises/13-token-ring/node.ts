@@ -51,7 +51,7 @@ await program({
   example: "--id 0 --finish-after-idle 3",
   settings: {
     id: setting(integer(0, MAX_ID), "the id of this node"),
-    idDst: optional(integer(0, MAX_ID), "the id of its successor (else the next in the configuration)", {
+    idDst: optional(integer(0, MAX_ID), "the id of its successor (default: the next in the configuration)", {
       alias: ["id_dst"],
     }),
     config: configFile("config/token-ring.ini"),

@@ -16,7 +16,7 @@ export interface NodeOptions extends Omit<StationOptions, "members"> {
   /** Where each station listens, in the order of the ring; this one's port may be 0, any free one. */
   members: ReadonlyMap<number, Address>;
 }
-export interface NodeContext extends Context {
+interface NodeContext extends Context {
   /** Gets what the user is to see: a line for each message that was received or sent. */
   print: (line: string) => void;
 }

@@ -5,7 +5,7 @@ import { UsageError } from "../../shared/errors.ts";
 import type { Address } from "./job.ts";
 import { PORT } from "./protocol.ts";
 
-export interface Nodes {
+interface Nodes {
   reducer: Address;
   /** By their sections' names, in their order; at least one. */
   mappers: ReadonlyMap<string, Address>;

@@ -15,7 +15,7 @@ const MAX_FAULTS = 4;
 const LIMIT_MS = 120_000;
 const KINDS = ["kill", "stop", "reset", "stall"] as const;
 
-export interface Fault {
+interface Fault {
   /** After the job's begin. */
   atMs: number;
   /** Until it is started, continued, or its link mended again. */
@@ -25,7 +25,7 @@ export interface Fault {
   node: string;
 }
 
-export interface Schedule {
+interface Schedule {
   seed: number;
   silenceMs: number;
   faults: Fault[];

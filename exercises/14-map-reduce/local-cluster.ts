@@ -8,7 +8,7 @@ import type { Address } from "./job.ts";
 
 export const HERE = "exercises/14-map-reduce";
 
-export interface ClusterOptions {
+interface ClusterOptions {
   mappers: number;
   /** For each program: `--verbose`. */
   args?: readonly string[];

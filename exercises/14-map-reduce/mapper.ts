@@ -12,8 +12,8 @@ await program({
   settings: {
     HOST: optional(host, "the same as --host", { positional: true }),
     PORT: optional(port, "the same as --port", { positional: true }),
-    host: optional(host, "name or address to listen on (127.0.0.1)"),
-    port: optional(port, `port to listen on, 0 for any free one (${PORT + 1})`),
+    host: optional(host, "name or address to listen on (default: 127.0.0.1)"),
+    port: optional(port, `port to listen on (0 = any free one; default: ${PORT + 1})`),
   },
   async run({ HOST, PORT: ownPort, host, port }, { signal, log, debug, ready }) {
     if ((HOST ?? host) !== (host ?? HOST) || (ownPort ?? port) !== (port ?? ownPort))

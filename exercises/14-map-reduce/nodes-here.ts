@@ -74,7 +74,7 @@ export class NodeHere implements AsyncDisposable {
   }
 }
 
-export interface Counted {
+interface Counted {
   output: string;
   totals: Totals;
   /** What the master has said. */

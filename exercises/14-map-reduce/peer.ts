@@ -8,7 +8,7 @@ import { BEATS_IN_SILENCE, MAX_MESSAGE_BYTES, Message, type MessageOf } from "./
 /** How long somebody who has connected may take for the first message. */
 const FIRST_MESSAGE_MS = 5000;
 
-export interface Sign {
+interface Sign {
   /** What our signs of life say that we have counted. */
   countedBytes?: () => number;
   /** What those of the peer say. */

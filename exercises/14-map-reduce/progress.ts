@@ -5,7 +5,7 @@ import type { Part } from "./parts.ts";
 
 const FORMAT = "part {part} {bar} {percentage}% of {megabytes} MB | {what}";
 
-export interface Display {
+interface Display {
   update(progress: Progress): void;
   /** A line above the bars. */
   log(line: string): void;

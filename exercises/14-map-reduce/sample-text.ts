@@ -6,7 +6,7 @@ import { projectFile } from "../../shared/program.ts";
 const BOOK = projectFile("../shared/data/pg2000.txt");
 const IS_TEXT = /(?:^licen[cs]e.*|\.md|\.d\.ts)$/i;
 
-export interface SampleText {
+interface SampleText {
   bytes: Buffer;
   /** What it is, for people. */
   what: string;

@@ -20,7 +20,7 @@ export interface FoundFile {
   sha256: string;
 }
 
-export interface FolderOptions {
+interface FolderOptions {
   folder: string;
   /** Files beyond these are not told. */
   maxFiles?: number;

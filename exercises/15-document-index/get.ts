@@ -14,7 +14,7 @@ export interface Source extends Place {
   label: string;
 }
 
-export interface GetOptions {
+interface GetOptions {
   /** The folder that the document is put into; nothing is ever written elsewhere. */
   into: string;
   signal: AbortSignal;
@@ -22,7 +22,7 @@ export interface GetOptions {
   onBytes?: (bytes: number) => void;
 }
 
-export interface Got {
+interface Got {
   /** The file's name in the folder. */
   name: string;
   /** Those that gave something of it, in order; none where it was there already. */

@@ -28,7 +28,7 @@ const IDLE_MS = 10_000;
 const MAX_CONNECTIONS = 500;
 const MAX_COMPLAINTS = 1000;
 
-export interface NodeOptions {
+interface NodeOptions {
   host: string;
   /** 0: the first of `ports` that is free. */
   port: number;

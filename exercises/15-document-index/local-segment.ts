@@ -10,7 +10,7 @@ import { type Running, type StartOptions, start } from "../../shared/running.ts"
 
 export const NODE = "exercises/15-document-index/node.ts";
 
-export interface ListedRow {
+interface ListedRow {
   path: string;
   size: number;
   sha256: string;
@@ -18,7 +18,7 @@ export interface ListedRow {
   sameAs: string[];
   differs: boolean;
 }
-export interface ListedNode {
+interface ListedNode {
   id: string;
   name: string;
   address: string;
@@ -133,7 +133,7 @@ async function claimPorts(): Promise<{ first: number; guard: Server }> {
   throw new Error("there are no six free ports in a row");
 }
 
-export interface NodeStart extends StartOptions {
+interface NodeStart extends StartOptions {
   documents?: Record<string, string | Buffer>;
   args?: readonly (string | number)[];
   /** One that is there already, of a former life. */

@@ -48,7 +48,7 @@ export type Action =
   | { do: "fetch"; id: string; at: Place; since: number }
   | { do: "note"; line: string };
 
-export interface Member {
+interface Member {
   readonly id: string;
   name: string;
   readonly port: number;

@@ -39,10 +39,13 @@ await program({
   settings: {
     host: setting(host, "address to listen on; 127.0.0.1: for this machine only", "0.0.0.0"),
     port: setting(port, "port to listen on, UDP and TCP (0 = the first free one of --ports)", 0),
-    ports: optional(portRange, `the ports that nodes may have (else ${PORT}-${LAST_PORT})`),
+    ports: optional(portRange, `the ports that nodes may have (default: ${PORT}-${LAST_PORT})`),
     folder: optional(text, "folder of the documents to offer; without it none is offered"),
-    broadcast: many(ipv4, "broadcast address to announce to (else each network's own, and 127.255.255.255)"),
-    name: optional(nodeName, "what to call this node (else the machine's name and the port)"),
+    broadcast: many(
+      ipv4,
+      "broadcast address to announce to (default: each network's own, and 127.255.255.255)",
+    ),
+    name: optional(nodeName, "what to call this node (default: the machine's name and the port)"),
     json: flag("answer in JSON, a line for each command"),
     once: optional(text, "a command to answer when the index is stable, then leave: list"),
   },

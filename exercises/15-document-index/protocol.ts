@@ -29,7 +29,7 @@ import { printable, whyUnsafe } from "./safe-path.ts";
 export const PORT = 8000;
 export const LAST_PORT = 8005;
 export const MAX_NAME_BYTES = 24;
-export const MAX_PATH_BYTES = 1024;
+const MAX_PATH_BYTES = 1024;
 /** What a node offers at most; an index that is larger is refused. */
 export const MAX_DOCUMENTS = 100_000;
 export const MAX_CHUNK_BYTES = 65_536;

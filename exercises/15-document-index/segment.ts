@@ -30,7 +30,7 @@ export function broadcastAddresses(
 }
 const bytesOf = (address: string) => address.split(".").map(Number);
 
-export interface SegmentOptions {
+interface SegmentOptions {
   /** A loopback address: whoever is not of this machine is not heard, and hears nothing. */
   host: string;
   port: number;

@@ -16,7 +16,7 @@ get DOCUMENT [--from NODE]
 help                      this
 quit                      leave`;
 
-export interface TerminalOptions {
+interface TerminalOptions {
   node: IndexNode;
   json: boolean;
   signal: AbortSignal;

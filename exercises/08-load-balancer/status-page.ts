@@ -8,7 +8,7 @@ import type { Cluster } from "./cluster.ts";
 const QUANTILES = { p50: 0.5, p90: 0.9, p99: 0.99 };
 const round = (ms: number | undefined) => (ms === undefined ? null : Number(ms.toPrecision(3)));
 
-export function statusOf({ policy, nodes, pool }: Cluster) {
+function statusOf({ policy, nodes, pool }: Cluster) {
   return {
     algorithm: policy.algorithm,
     nodes: nodes.map((node) => ({
