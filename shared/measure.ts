@@ -1,4 +1,15 @@
 /** Programs beside each other: alternating runs, medians, ratios. Absolute times drift on a shared machine, ratios hold. */
+import { readFileSync } from "node:fs";
+
+/** The most memory that a process has had, in MiB; not a number where it has ended, or Linux's /proc is missing. */
+export function peakMebibytes(pid: number | undefined): number {
+  try {
+    const kilobytes = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return Number(kilobytes) / 1024;
+  } catch {
+    return Number.NaN;
+  }
+}
 
 export interface Contender {
   name: string;

@@ -3,7 +3,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { type Running, run, start } from "../../shared/running.ts";
 import { connect } from "../../shared/tcp.ts";
@@ -11,12 +11,6 @@ import { MAX_DATAGRAM_BYTES, request } from "../../shared/udp.ts";
 
 const HERE = "exercises/01-echo";
 const CLIENTS = 20;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** Runs a client as a user would and returns what it says, which is on stderr where it fails. */
 async function client(
   transport: "tcp" | "udp",

@@ -2,7 +2,6 @@
  * Echo (RFC 862): whatever comes goes back. It has no PDU of its own; what is left to decide is whom not to
  * answer, and whether what came back is what was sent.
  */
-
 import type { Dissector } from "../../shared/describe.ts";
 import { whyUnanswered } from "../../shared/small-services.ts";
 

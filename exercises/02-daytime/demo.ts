@@ -1,6 +1,6 @@
 /** The exercise in one terminal: a time server that is 5 s ahead, a daytime server in step with it, clients. */
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { program } from "../../shared/program.ts";
 import { type Running, run, start } from "../../shared/testing.ts";
 import { request } from "../../shared/udp.ts";
@@ -8,12 +8,6 @@ import { type Reply, readReply, requestFor } from "./protocol.ts";
 
 const HERE = "exercises/02-daytime";
 const SHIFT_MS = 5000;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** Runs the client as a user would, shows what it says, and returns that. */
 async function client(server: Running, args: readonly string[], exitCode = 0): Promise<string> {
   say(["$ client.ts", ...args.map((arg) => (/[ %]/.test(arg) ? `'${arg}'` : arg))].join(" "));

@@ -9,7 +9,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readFileSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -19,7 +18,7 @@ import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { freePort } from "../../shared/free-port.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, peakMebibytes, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { isInstalled, Running, within } from "../../shared/running.ts";
 import { connect } from "../../shared/tcp.ts";
@@ -73,16 +72,6 @@ async function digest(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
-/** The most memory that it has had resident, in MiB, by Linux' own account; `undefined` elsewhere. */
-function peakMebibytes(pid: number): number | undefined {
-  try {
-    const kilobytes = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
-    return kilobytes === undefined ? undefined : Number(kilobytes) / 1024;
-  } catch {
-    return undefined; // it has ended, or this is not Linux
-  }
-}
-
 interface Downloader {
   name: string;
   command: readonly string[];
@@ -102,7 +91,7 @@ async function measure(
   await using running = new Running(file, args, {});
   let peak = 0;
   const look = setInterval(() => {
-    peak = Math.max(peak, peakMebibytes(running.child.pid ?? 0) ?? 0);
+    peak = Math.max(peak, peakMebibytes(running.child.pid) || 0);
   }, LOOK_MS);
   const { code } = await within(running.exited, `${name}'s end`, LIMIT_MS);
   const seconds = (performance.now() - begin) / 1000;

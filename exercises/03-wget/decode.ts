@@ -3,7 +3,7 @@ import { pipeline, Readable, type Transform } from "node:stream";
 import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw } from "node:zlib";
 import { Failure, isFailure } from "../../shared/errors.ts";
 import type { Fields } from "../../shared/http.ts";
-import { printable } from "./protocol.ts";
+import { printable } from "../../shared/printable.ts";
 
 const CODINGS = ["gzip", "x-gzip", "deflate", "br"];
 /** Each needs a decoder with a window of its own; curl stops at five, too. */

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { program } from "../../shared/program.ts";
 import { type Result, type Running, run, start } from "../../shared/running.ts";
 
@@ -13,12 +13,6 @@ const SITE = "exercises/06-http-server/server.ts";
 const PROXY = "exercises/07-caching-proxy/proxy.ts";
 const LARGE_BYTES = 64 * 2 ** 20;
 const NO_PROXIES = { http_proxy: "", https_proxy: "", no_proxy: "" };
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** Runs it in the folder, and shows the command and what it says. */
 async function wget(cwd: string, args: readonly string[], code = 0): Promise<Result> {
   say(`$ wget.ts ${args.join(" ")}`);

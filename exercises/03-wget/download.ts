@@ -4,6 +4,7 @@ import { Failure } from "../../shared/errors.ts";
 import { Fields, type ResponseHead } from "../../shared/http.ts";
 import type { Body } from "../../shared/http-body.ts";
 import { parseDate } from "../../shared/http-serving.ts";
+import { printable } from "../../shared/printable.ts";
 import { formatBytes, Progress } from "../../shared/progress.ts";
 import { codingsOf, decode } from "./decode.ts";
 import { AuthenticationFailure, FileFailure, ServerFailure } from "./failures.ts";
@@ -11,14 +12,7 @@ import { type Final, type Following, follow } from "./follow.ts";
 import type { HeadersLog } from "./headers-log.ts";
 import { nameFromDisposition, nameFromUrl } from "./names.ts";
 import { type Earlier, findPart, isSpecial, PartFile } from "./part-file.ts";
-import {
-  type Hop,
-  isSameVersion,
-  parseContentRange,
-  printable,
-  versionOf,
-  withoutCredentials,
-} from "./protocol.ts";
+import { type Hop, isSameVersion, parseContentRange, versionOf, withoutCredentials } from "./protocol.ts";
 
 export interface DownloadOptions extends Following {
   /** A path, `-` for stdout; else the server or the URL gives a name in this directory. */

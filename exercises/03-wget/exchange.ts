@@ -12,10 +12,11 @@ import {
   readResponse,
 } from "../../shared/http.ts";
 import { type Body, type Framing, readBody, responseFraming } from "../../shared/http-body.ts";
+import { printable } from "../../shared/printable.ts";
 import { connect } from "../../shared/tcp.ts";
 import { NetworkFailure, NoAnswer, ServerFailure, TlsFailure } from "./failures.ts";
 import type { HeadersLog } from "./headers-log.ts";
-import { authority, basicCredentials, endpoint, isSecure, printable, requestTarget } from "./protocol.ts";
+import { authority, basicCredentials, endpoint, isSecure, requestTarget } from "./protocol.ts";
 
 /** What a plain connection receives into: with 64 KiB, 1 GiB took a quarter more CPU time, with 1 MiB not less. */
 const RECEIVE_BYTES = 256 * 1024;

@@ -1,5 +1,6 @@
 /** From redirection to redirection, to the response that is none (RFC 9110 §15.4). */
 import { Fields } from "../../shared/http.ts";
+import { printable } from "../../shared/printable.ts";
 import type { Cookies } from "./cookies.ts";
 import type { Client, Response } from "./exchange.ts";
 import { ServerFailure } from "./failures.ts";
@@ -8,7 +9,6 @@ import {
   type Hop,
   isSecure,
   nextHop,
-  printable,
   redirection,
   withoutCredentials,
 } from "./protocol.ts";

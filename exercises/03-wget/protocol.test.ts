@@ -14,7 +14,6 @@ import {
   isSameVersion,
   nextHop,
   parseContentRange,
-  printable,
   redirection,
   requestTarget,
   versionOf,
@@ -55,10 +54,6 @@ describe("URLs", () => {
     const field = basicCredentials(httpUrl("http://al:p%40s%3Aé@h"));
     assert.equal(Buffer.from(field?.replace("Basic ", "") ?? "", "base64").toString(), "al:p@s:é");
     assert.match(basicCredentials(httpUrl("http://a%zz:b@h")) ?? "", /^Basic /);
-  });
-
-  test("nothing printable moves the cursor or turns the direction", () => {
-    assert.equal(printable("a\x1b[31m\r\n\x9b\u202e\u2028é"), "a?[31m?????é");
   });
 });
 

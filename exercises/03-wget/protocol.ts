@@ -6,6 +6,7 @@ import type { Dissector } from "../../shared/describe.ts";
 import { Failure } from "../../shared/errors.ts";
 import { Fields, type ResponseHead } from "../../shared/http.ts";
 import { parseDate } from "../../shared/http-serving.ts";
+import { printable } from "../../shared/printable.ts";
 import { ServerFailure } from "./failures.ts";
 
 /** Where the demo's server listens, and behind it its proxy. */
@@ -62,9 +63,6 @@ export function fieldText(value: string): string {
   const text = Buffer.from(value, "latin1").toString("utf8");
   return text.includes("\ufffd") ? value : text;
 }
-
-/** A peer's text, fit for a terminal: nothing in it moves the cursor, turns the direction or ends the line. */
-export const printable = (text: string) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, "?");
 
 /** A request that is yet to be made. `fields` are the user's own. */
 export interface Hop {

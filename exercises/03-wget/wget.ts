@@ -5,13 +5,14 @@ import { setFlagsFromString } from "node:v8";
 import { flag, integer, many, optional, type Parse, setting, text } from "../../shared/config.ts";
 import { explain, Failure, UsageError } from "../../shared/errors.ts";
 import { type Fields, HttpError, parseFields } from "../../shared/http.ts";
+import { printable } from "../../shared/printable.ts";
 import { program } from "../../shared/program.ts";
 import { Cookies } from "./cookies.ts";
 import { download } from "./download.ts";
 import { Client } from "./exchange.ts";
 import { classified, FileFailure } from "./failures.ts";
 import { HeadersLog } from "./headers-log.ts";
-import { httpUrl, printable, withoutCredentials } from "./protocol.ts";
+import { httpUrl, withoutCredentials } from "./protocol.ts";
 import { proxyFromEnvironment, proxyUrl } from "./proxy.ts";
 
 /** These say where a message ends or whom it is for: with others than ours the two sides would disagree. */

@@ -1,7 +1,7 @@
 /** The exercise in one terminal: a near host by TCP and UDP, the same at the end of long and bad paths, a DNS server. */
 import { userInfo } from "node:os";
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { freePort } from "../../shared/free-port.ts";
 import { udpLink } from "../../shared/link.ts";
 import { program } from "../../shared/program.ts";
@@ -13,12 +13,6 @@ const [ECHO, RTT] = ["exercises/01-echo", "exercises/04-rtt/rtt.ts"];
 const DELAY_MS = 20;
 const LOSS = 0.1;
 const SEED = 4;
-
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
 
 /** Runs the program as a user would, shows what it says, and returns the table's rows by host and transport. */
 async function measured(args: readonly (string | number)[], exitCode = 0): Promise<Map<string, string[]>> {

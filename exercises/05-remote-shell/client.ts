@@ -1,6 +1,7 @@
 /** The client: a prompt for the remote shell, or one command whose exit code becomes the client's own. */
 import { oneOf, optional, setting, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
+import { printable } from "../../shared/printable.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
 import { checkHostKey } from "./known-hosts.ts";
 import { askPassword, passwordFrom } from "./password.ts";
@@ -141,9 +142,6 @@ class Client {
     }
   }
 }
-
-/** A directory's name may hold what a terminal obeys. */
-const printable = (name: string) => name.replace(/\p{Cc}/gu, "?");
 
 await program({
   summary: "Runs commands on a remote machine, over an encrypted connection.",

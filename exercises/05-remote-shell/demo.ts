@@ -1,7 +1,7 @@
 /** The remote shell in one terminal: a session, what of it can be read on the wire, and what becomes of attacks. */
 import { existsSync } from "node:fs";
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { median } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { run } from "../../shared/running.ts";
@@ -12,12 +12,6 @@ import { writePrivately } from "./private-files.ts";
 
 const ROUND_TRIPS = 300;
 const SECRET = "The treasure lies under the oak";
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** The program that a user types, with these commands typed into it. */
 async function client(server: LocalServer, args: readonly string[], stdin = ""): Promise<void> {
   const { code, stdout, stderr } = await run(`${HERE}/client.ts`, [...server.as(), ...args], { stdin });

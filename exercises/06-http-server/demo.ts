@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { port, setting } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type ResponseHead, readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
@@ -14,12 +15,6 @@ import { connect } from "../../shared/tcp.ts";
 const HERE = "exercises/06-http-server";
 const GIBIBYTE = 2 ** 30;
 const PIPELINED = 1000;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 interface Answer extends ResponseHead {
   body: Buffer;
 }

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { port, setting } from "../../shared/config.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type ResponseHead, readResponse, requestReader } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
@@ -18,12 +19,6 @@ const ORIGIN_MS = 80;
 const AT_ONCE = 100;
 /** Small, so that the capture of it is, too. */
 const PHOTO_BYTES = 400;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** Lines of the response and its body, by path. */
 const SITE: Readonly<Record<string, readonly [body: string, ...lines: string[]]>> = {
   "/first.html": ["<h1>first</h1>", "Cache-Control: no-cache", 'ETag: "1"'],

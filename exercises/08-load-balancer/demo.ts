@@ -2,6 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { port, setting } from "../../shared/config.ts";
 import type { Connection } from "../../shared/connection.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { type ResponseHead, readResponse } from "../../shared/http.ts";
 import { readBody, responseFraming } from "../../shared/http-body.ts";
@@ -18,12 +19,6 @@ const GENTLE = { many: 3, pauseMs: 100 };
 const LOOK_AGAIN_MS = 10;
 const INTERVAL_S = 1;
 const PATIENCE_MS = 6000;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 async function get(connection: Connection, target: string): Promise<ResponseHead & { body: string }> {
   await connection.write(`GET ${target} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
   const head = await readResponse(connection);

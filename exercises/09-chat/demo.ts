@@ -1,6 +1,6 @@
 /** The chat in one terminal: what goes over the wire, two users, a call that outlives the server, and a crowd. */
 import { integer, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { program } from "../../shared/program.ts";
 import { type Running, start } from "../../shared/running.ts";
 import { Crowd } from "./crowd.ts";
@@ -8,12 +8,6 @@ import { ScriptedClient } from "./scripted-client.ts";
 
 const HERE = "exercises/09-chat";
 const RECEIVERS = 500;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 /** Says lines as a user would who has nothing but nc, and shows what comes back. */
 async function byHand(server: Running): Promise<void> {
   await using eva = await ScriptedClient.connect(server.port);

@@ -1,7 +1,7 @@
 /** The exercise in one terminal: a clock that is off, paths of every kind, a clock that is kept right. */
 import { connect as connectTcp } from "node:net";
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { type LinkProfile, udpLink } from "../../shared/link.ts";
 import { program } from "../../shared/program.ts";
 import { type Running, run, start, within } from "../../shared/running.ts";
@@ -10,12 +10,6 @@ import { request } from "../../shared/udp.ts";
 const HERE = "exercises/10-cristian-clock";
 const SHIFT_MS = 5000;
 const DRIFT_PPM = 2000;
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
-
 interface Found {
   offsetMs: number;
   boundMs: number;

@@ -2,6 +2,7 @@
 import { createInterface } from "node:readline/promises";
 import { flag, hostPort, integer, many, optional, setting, text } from "../../shared/config.ts";
 import { explain, isFailure } from "../../shared/errors.ts";
+import { printable } from "../../shared/printable.ts";
 import { program } from "../../shared/program.ts";
 import { secretOf } from "./link.ts";
 import { PORT } from "./protocol.ts";
@@ -53,7 +54,7 @@ async function prompt(
   });
   let isBusy = false;
   const ask = () => {
-    terminal.setPrompt(`/${shell.folder.replace(/\p{Cc}/gu, "?")}> `);
+    terminal.setPrompt(`/${printable(shell.folder)}> `);
     terminal.prompt();
   };
   let code = 0;

@@ -2,16 +2,12 @@
 import { existsSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { run } from "../../shared/running.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
 import { quote } from "./words.ts";
-
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-const expect = (holds: boolean, what: string) => {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-};
 
 /** The terminal, with these lines typed into it. */
 async function client(cluster: LocalCluster, ...lines: string[]): Promise<string> {

@@ -1,6 +1,7 @@
 /** The exercise end to end: four nodes as processes, messages, a death with the turn, a return, and the end. */
 import { existsSync, readFileSync } from "node:fs";
 import { integer, setting } from "../../shared/config.ts";
+import { say } from "../../shared/demo.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { type Running, within } from "../../shared/running.ts";
@@ -12,7 +13,6 @@ const IDS = [0, 1, 2, 3];
 const VICTIM = 2;
 const idleHold = (id: number) => (id === VICTIM ? 300 : 100);
 
-const say = (line: string) => void process.stdout.write(`${line}\n`);
 const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
 
 /** Some lines of Don Quijote, where it lies beside the project, else of the licence. */

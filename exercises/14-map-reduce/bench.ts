@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { flag, integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, peakMebibytes, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { isInstalled, Running, within } from "../../shared/running.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
@@ -65,15 +65,6 @@ async function counted(
   return seconds;
 }
 
-/** The most memory that a process has had, in MiB; not a number where Linux's /proc is missing. */
-function peakMebibytes({ child }: Running): number {
-  try {
-    return Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))?.[1]) / 1024;
-  } catch {
-    return Number.NaN;
-  }
-}
-
 async function writeRepeated(path: string, bytes: Buffer, sizeBytes: number): Promise<void> {
   const file = createWriteStream(path);
   for (let written = 0; written < sizeBytes; written += bytes.length)
@@ -90,7 +81,9 @@ async function memory(folder: string, bytes: Buffer): Promise<void> {
   const wrapper = isInstalled("prlimit") ? ["prlimit", `--data=${LIMIT_BYTES}`] : [];
   await using cluster = await LocalCluster.of({ mappers: 2, wrapper });
   const seconds = await counted(cluster, gibibyte, 0);
-  const peaks = cluster.names.map((name) => `${name} ${peakMebibytes(cluster.node(name)).toFixed(0)} MiB`);
+  const peaks = cluster.names.map(
+    (name) => `${name} ${peakMebibytes(cluster.node(name).child.pid).toFixed(0)} MiB`,
+  );
   const limited = wrapper.length > 0 ? ", each limited to 512 MiB of data (prlimit --data)" : "";
   process.stdout.write(
     `1 GiB in ${seconds.toFixed(1)} s by 2 mappers${limited}; most memory: ${peaks.join(", ")}\n`,
@@ -111,7 +104,9 @@ async function growth(): Promise<void> {
     file.end();
     await finished(file);
     const seconds = await counted(cluster, text, terms);
-    const [mapper, reducer] = ["mapper1", "reducer"].map((name) => peakMebibytes(cluster.node(name)));
+    const [mapper, reducer] = ["mapper1", "reducer"].map((name) =>
+      peakMebibytes(cluster.node(name).child.pid),
+    );
     const megabytes = (file.bytesWritten / 1e6).toFixed(1);
     process.stdout.write(
       `| ${terms.toLocaleString("en")} | ${megabytes} MB | ${seconds.toFixed(1)} | ${mapper?.toFixed(0)} MiB | ${reducer?.toFixed(0)} MiB |\n`,

@@ -4,6 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { program } from "../../shared/program.ts";
 import { within } from "../../shared/running.ts";
@@ -17,12 +18,6 @@ const SMALL_TEXT = `En un lugar de la Mancha, de cuyo nombre no quiero acordarme
 lanza en astillero, adarga antigua, rocín flaco y galgo corredor. Rocín y ROCI\u0301N son lo mismo, y galgo y Galgo también.
 `;
 const VICTIM = "mapper2";
-
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
 
 /** Nodes in this process at the standard ports, so that a capture is small and has every kind of message. */
 async function smallJob(folder: string, port: number): Promise<void> {

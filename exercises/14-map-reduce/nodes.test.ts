@@ -12,7 +12,6 @@ import { readNodes } from "./configuration.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
 import { countHere } from "./nodes-here.ts";
 import { countedIn } from "./oracle.ts";
-import { plain } from "./progress.ts";
 import { Message } from "./protocol.ts";
 import { gatheredText, sampleText } from "./sample-text.ts";
 
@@ -350,13 +349,6 @@ test("reducer.ts listens where its section says", async () => {
   await writeFile(config, "[reducer]\nport = 0\n[mapper1]\n");
   await using running = await start(`${HERE}/reducer.ts`, ["--config", config]);
   assert.match(running.urls[0] ?? "", /^tcp:\/\/127\.0\.0\.1:\d+$/);
-});
-
-test("what a node says moves no terminal's cursor, and is one line", () => {
-  assert.equal(
-    plain("mapper1: lost, it says: \x1b[2J\nerror: \x9b"),
-    "mapper1: lost, it says: ?[2J?error: ?",
-  );
 });
 
 test("on a terminal the master shows a bar for each part", needs("script"), async () => {

@@ -1,5 +1,6 @@
 /** How far each part is, as bars on a terminal. */
 import { MultiBar, Presets, type SingleBar } from "cli-progress";
+import { printable } from "../../shared/printable.ts";
 import type { Progress } from "./job.ts";
 import type { Part } from "./parts.ts";
 
@@ -12,17 +13,14 @@ interface Display {
   end(): void;
 }
 
-/** What a peer said may be in it: nothing of that moves the cursor, or looks like a line of ours. */
-export const plain = (line: string) => line.replace(/\p{Cc}/gu, "?");
-
 /** Bars where stderr is a terminal, else only the lines. */
 export function display(parts: readonly Part[], log: (line: string) => void): Display {
-  if (!process.stderr.isTTY) return { update: () => {}, log: (line) => log(plain(line)), end: () => {} };
+  if (!process.stderr.isTTY) return { update: () => {}, log: (line) => log(printable(line)), end: () => {} };
   const bars = new MultiBar({ format: FORMAT, barsize: 24, linewrap: false }, Presets.shades_classic);
   const rows = parts.map(({ sizeBytes }, part) => new Row(bars, part, sizeBytes));
   return {
     update: (progress) => rows[progress.part]?.update(progress),
-    log: (line) => bars.log(`${plain(line)}\n`),
+    log: (line) => bars.log(`${printable(line)}\n`),
     end: () => bars.stop(),
   };
 }

@@ -4,12 +4,12 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
+import { say } from "../../shared/demo.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { run } from "../../shared/running.ts";
 import { type LocalNode, LocalSegment, NODE } from "./local-segment.ts";
 
-const say = (line: string) => void process.stdout.write(`${line}\n`);
 const since = (beginMs: number) => `${Math.round(performance.now() - beginMs)} ms`;
 
 /** What anybody gets to see who joins. */
