@@ -143,6 +143,7 @@ local function octets(is_text, name, doc, length, rule)
     while pdu and inner.at < size and not inner.wrong do pdu.walk(inner, item) end
     if not pdu and size > 0 then note(inner, name, size .. " bytes") end
     s.wrong = s.wrong or inner.wrong
+    for inner_name, value in pairs(inner.values) do s.values[inner_name] = s.values[inner_name] or value end
     s.values[name] = table.concat(inner.summary, " ")
     if size > 0 then table.insert(s.summary, s.values[name]) end
   end
@@ -572,7 +573,34 @@ protocol {
 protocol {
   name = "rfs",
   title = "Replicated File System",
-  info = "{idNode}: {action} {path} {data}",
+  info = {
+    by = { "action" },
+    texts = {
+      ["register"] = "register me, at {host} {port}",
+      ["remote"] = "{operation} {path}",
+      ["copy"] = "copy the whole from {host} {port}, term {term}",
+      ["add"] = "entry of term {term}: add {path}, {kind} of {sizeBytes} bytes",
+      ["delete"] = "entry of term {term}: delete {path}",
+      ["modify"] = "entry of term {term}: modify {path}, {kind} of {sizeBytes} bytes",
+      ["chunk"] = "chunk: {data}",
+      ["mkdir"] = "entry of term {term}: mkdir {path}",
+      ["move"] = "entry of term {term}: move {path} to {to}",
+      ["metadata"] = "entry of term {term}: metadata of {path}, mode {mode}",
+      ["members"] = "entry of term {term}: members",
+      ["begin"] = "entry of term {term}: its master begins",
+      ["heartbeat"] = "heartbeat of master {idNode}, term {term}: {count} entries behind {prevIndex}, committed {commit}",
+      ["acknowledge"] = "acknowledge of {idNode}, term {term}: accepted {accepted}, up to {match}",
+      ["candidate"] = "candidate {idNode}, term {term}, trial {isTrial}: my last entry is {lastIndex} of term {lastTerm}",
+      ["vote"] = "vote of {idNode}, term {term}, trial {isTrial}: granted {granted}",
+      ["manifest"] = "manifest {path} {data}",
+      ["digest"] = "digest of all, for {idNode}",
+      ["fetch"] = "fetch a content, for {idNode}",
+      ["challenge"] = "challenge of {idNode}",
+      ["proof"] = "proof of {idNode}",
+      ["result"] = "result {outcome} {text}",
+      ["state"] = "state up to entry {index} of term {term}",
+    },
+  },
   tcp = { "11200-11209" },
   pdu = group("Frame", "", {
     integer("idNode", "the node that sends it; 0 is a client, or a node that has no id yet", "uint", 4),

@@ -143,6 +143,7 @@ local function octets(is_text, name, doc, length, rule)
     while pdu and inner.at < size and not inner.wrong do pdu.walk(inner, item) end
     if not pdu and size > 0 then note(inner, name, size .. " bytes") end
     s.wrong = s.wrong or inner.wrong
+    for inner_name, value in pairs(inner.values) do s.values[inner_name] = s.values[inner_name] or value end
     s.values[name] = table.concat(inner.summary, " ")
     if size > 0 then table.insert(s.summary, s.values[name]) end
   end

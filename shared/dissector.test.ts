@@ -85,7 +85,7 @@ const dissectors: Dissector[] = [
     udp: [ENVELOPE],
     info: {
       by: ["missing", "kind"],
-      texts: { order: "{kind} of [{data}]", offer: "{kind} of [{data}]", items: "{kind}: [{data}]" },
+      texts: { order: "{kind} {id} of [{data}]", offer: "{kind} of [{data}]", items: "{kind}: [{data}]" },
     },
   },
   ...Object.entries(OTHERS).map(([as, port]) => ({ as, tcp: [port], udp: [port] })),
@@ -512,7 +512,7 @@ function isWrong(bytes: Buffer): boolean {
     [
       envelope("order", order(two), item("seal")),
       { "placed_order.id": ["9"], "item.name": ["a", "b", "seal"] },
-      'order of [id=9 size=7 name="a" size=7 name="b"]',
+      'order 9 of [id=9 size=7 name="a" size=7 name="b"]',
     ],
     [
       envelope("offer", order(Buffer.from("cheap"))),
@@ -520,7 +520,7 @@ function isWrong(bytes: Buffer): boolean {
       'offer of [id=9 words="cheap"]',
     ],
     [envelope("items", two), { "item.name": ["a", "b"] }, 'items: [size=7 name="a" size=7 name="b"]'],
-    [envelope("order", order(none)), { "placed_order.id": ["9"] }, "order of [id=9]"],
+    [envelope("order", order(none)), { "placed_order.id": ["9"] }, "order 9 of [id=9]"],
     [envelope("sealed", two), {}, "Envelope kind=sealed data=6 bytes"],
     [envelope("items", none), {}, "items: []"],
   ];
