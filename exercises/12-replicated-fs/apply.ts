@@ -6,13 +6,14 @@ import { decode } from "../../shared/pdu.ts";
 import { type Disk, hasContentOf, looksLike } from "./disk.ts";
 import { type Entry, type Item, isPut, MetadataBody, moveOf, nameOf, parentOf, putOf } from "./protocol.ts";
 import type { Tree } from "./tree.ts";
+import { turns } from "./turns.ts";
 
 export const hexOf = (bytes: Buffer): string => bytes.toString("hex");
 /** Where a content lies that has arrived: by its blob's name, or, copied from another node, by its digest. */
 export const stagedAs = (item: Item): string => hexOf(item.blob.length > 0 ? item.blob : item.digest);
 
 /** A content: a file that may be moved into place, or the bytes; undefined where it cannot be had. */
-type ContentOf = (path: string, item: Item) => Promise<string | Buffer | undefined>;
+export type ContentOf = (path: string, item: Item) => Promise<string | Buffer | undefined>;
 
 interface Folders {
   stage: string;
@@ -140,7 +141,9 @@ export class Applier {
   ): Promise<string[]> {
     const before = this.tree;
     const missing: string[] = [];
+    const turn = turns();
     for (const [path, item] of [...tree.walk("")]) {
+      await turn();
       const found = this.disk.find(path);
       const isSame = before.get(path)?.digest.equals(item.digest) ?? false;
       const isRight = hasContentOf(found, item) && (item.kind !== "file" || (isSame && !isSuspect(path)));
@@ -167,9 +170,11 @@ export class Applier {
     }
     await this.#removeOthers(tree, before);
     this.tree = tree;
-    for (const [path, item] of [...tree.walk("")].reverse())
+    for (const [path, item] of [...tree.walk("")].reverse()) {
+      await turn();
       if (item.kind === "directory" && this.disk.find(path)?.kind === "directory")
         this.disk.setMetadata(path, item);
+    }
     return missing;
   }
 
@@ -178,7 +183,9 @@ export class Applier {
     const others: string[] = [];
     for await (const [path, found] of this.disk.walk())
       if (!tree.get(path) && found.kind !== "other") others.push(path);
+    const turn = turns();
     for (const path of others.reverse()) {
+      await turn();
       const found = this.disk.find(path);
       if (found === undefined) continue;
       const item = before.get(path);

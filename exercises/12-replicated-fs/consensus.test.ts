@@ -153,16 +153,63 @@ test("an entry is committed when a majority has it on disk, the master's own dis
   assert.equal(node.holders(1), 1);
 });
 
+/** The node's clock goes on as that of a program does that gets its turns. */
+function pass(node: Consensus<Entry>, fromMs: number, toMs: number): void {
+  for (let nowMs = fromMs; nowMs <= toMs; nowMs += 100) node.tick(nowMs);
+}
+
 test("a master that hears of no majority is none any more", () => {
   const node = master();
-  node.tick(4900);
+  pass(node, 3000, 4900);
   assert.equal(node.role, "master");
-  node.tick(5100);
+  pass(node, 5000, 5000);
   assert.equal(node.role, "replica");
   assert.equal(
     node.propose((term) => ({ term, id: 1 }), 5100),
     undefined,
   );
+});
+
+test("a master that stood still itself gives the others time to be heard, once", () => {
+  const node = master();
+  node.tick(3100);
+  node.tick(9000);
+  assert.equal(node.role, "master");
+  pass(node, 9100, 10_900);
+  assert.equal(node.role, "master");
+  pass(node, 11_000, 11_000);
+  assert.equal(node.role, "replica");
+});
+
+test("who copies the whole tells its master all the while that it is there, and what it has", () => {
+  const copying = nodeOf(0, [], 3);
+  assert.deepEqual(answerTo(copying, { kind: "copy", from: 1, term: 1 }), {
+    ...{ kind: "acknowledge", from: 3, term: 1, accepted: true, match: 0 },
+  });
+  const node = master();
+  for (let nowMs = 3000; nowMs < 9000; nowMs += 100) {
+    node.tick(nowMs);
+    node.receive({ kind: "acknowledge", from: 3, term: 1, accepted: true, match: 0 }, nowMs);
+  }
+  assert.equal(node.role, "master");
+});
+
+test("the log is needed by who answers and lacks it, not by who is silent", () => {
+  const node = master();
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.propose((term) => ({ term, id: 2 }), 3000);
+  node.saved(2, 1);
+  node.tick(3000);
+  const acknowledge = (from: number, match: number, nowMs: number) =>
+    node.receive({ kind: "acknowledge", from, term: 1, accepted: true, match }, nowMs);
+  acknowledge(2, 2, 3000);
+  acknowledge(3, 1, 3000);
+  assert.deepEqual([node.commit, node.spare], [2, 1]);
+  for (let nowMs = 3000; nowMs <= 5000; nowMs += 100) {
+    node.tick(nowMs);
+    acknowledge(2, 2, nowMs);
+  }
+  assert.equal(node.spare, 2);
 });
 
 test("members change one at a time, and not before an entry of this term is committed", () => {
@@ -179,7 +226,7 @@ test("members change one at a time, and not before an entry of this term is comm
 
 test("a master that steps down has voted in its term: for itself", () => {
   const node = master();
-  node.tick(5100);
+  pass(node, 3000, 5000);
   assert.deepEqual([node.role, node.term], ["replica", 1]);
   assert.ok(!isGranted(answerTo(node, candidate(3, 1, 9, 9), 9000)));
 });

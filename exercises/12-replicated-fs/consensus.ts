@@ -47,6 +47,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
   #heardMasterMs = Number.NEGATIVE_INFINITY;
   #heartbeatMs = 0;
   #nowMs: number;
+  #tickedMs: number;
   /** Up to here the log is the master's. */
   #agreed = 0;
   #output: Outgoing<E>[] = [];
@@ -65,6 +66,7 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     this.#random = random;
     this.#electionAfterMs = electionAfterMs;
     this.#nowMs = nowMs;
+    this.#tickedMs = nowMs;
     this.#restartElection(nowMs);
     if (this.members.every((member) => member === id)) this.#electionMs = nowMs; // alone: there is nobody to wait for
   }
@@ -81,12 +83,13 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
 
   /** Time has passed. */
   tick(nowMs: number): void {
+    const hasSlept = nowMs - this.#tickedMs > this.#electionAfterMs / 2;
     this.#nowMs = nowMs;
+    this.#tickedMs = nowMs;
+    // It was this node that stood still: what the others said meanwhile is not read yet.
+    if (hasSlept) this.followers.excuse(nowMs);
     if (this.role === "master") {
-      const heard = this.members.filter(
-        (id) =>
-          id === this.id || nowMs - (this.followers.get(id)?.heardMs ?? nowMs) < 2 * this.#electionAfterMs,
-      );
+      const heard = this.members.filter((id) => id === this.id || this.#hears(id));
       const isRemoved = !this.members.includes(this.id) && this.mayChangeMembers;
       if (heard.length < this.majority || isRemoved) return this.#stepDown(this.term, nowMs, 0);
       if (nowMs >= this.#heartbeatMs) this.#beat(nowMs);
@@ -114,6 +117,12 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
   saved(index: number, term: number): void {
     if (this.termAt(index) === term) this.savedIndex = Math.max(this.savedIndex, index);
     if (this.role === "master") this.#advance();
+  }
+
+  /** Up to here no node that answers its master needs the log any more. */
+  get spare(): number {
+    const others = this.role === "master" ? this.#others().filter((id) => this.#hears(id)) : [];
+    return Math.min(this.commit, ...others.map((id) => this.followers.get(id)?.match ?? 0));
   }
 
   /** How many other nodes are known to have this entry on disk. */
@@ -182,7 +191,8 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
     this.master = from;
     this.#heardMasterMs = nowMs;
     this.#restartElection(nowMs);
-    if (message.kind === "copy") return;
+    if (message.kind === "copy")
+      return this.#send(from, { kind: "acknowledge", accepted: true, match: this.commit }); // it may take long
     const skipped = Math.max(0, this.base.index - message.prevIndex); // those are committed here
     const prevIndex = message.prevIndex + skipped;
     const entries = message.entries.slice(skipped);
@@ -254,6 +264,11 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
 
   #restartElection(nowMs: number): void {
     this.#electionMs = nowMs + this.#electionAfterMs * (1 + this.#random());
+  }
+
+  /** Of one that is new nothing can have been heard. */
+  #hears(id: number): boolean {
+    return this.#nowMs - (this.followers.get(id)?.heardMs ?? this.#nowMs) < 2 * this.#electionAfterMs;
   }
 
   #others(): number[] {

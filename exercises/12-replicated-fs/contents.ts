@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
-import { hexOf, stagedAs } from "./apply.ts";
+import { type ContentOf, hexOf, stagedAs } from "./apply.ts";
 import { hasContentOf } from "./disk.ts";
 import { dial, nextFrame } from "./link.ts";
 import type { Base } from "./log.ts";
@@ -19,12 +19,14 @@ import {
   frame,
   Item,
   isPut,
+  NOTHING,
   nameOf,
   putOf,
   Result,
   State,
 } from "./protocol.ts";
 import { type Tree, treeOf } from "./tree.ts";
+import { turns } from "./turns.ts";
 
 const STALL_MS = 10_000;
 /** `gone`: the node that was asked has it no more. */
@@ -58,32 +60,50 @@ export class Contents {
     return this.#fetch(entry.path, item, from).finally(() => this.#fetching.delete(name));
   }
 
-  /** A content that is on this node: in the log, staged, or at another path. */
-  async here(_path: string, item: Item): Promise<string | Buffer | undefined> {
-    const { core, applier, disk } = this.#node;
-    for (const entry of core.log) {
-      if (!isPut(entry)) continue;
-      const put = putOf(entry);
-      if (put.item.blob.length === 0 && put.item.digest.equals(item.digest)) return put.content;
-    }
-    for (const name of [hexOf(item.blob), hexOf(item.digest)])
-      if (name !== "" && existsSync(this.#staged(name))) return this.#staged(name);
-    for (const [path, other] of applier.tree.items) {
-      if (other.kind !== "file" || !other.digest.equals(item.digest)) continue;
-      if (hasContentOf(disk.find(path), other)) return this.#copyOut(path, item);
-    }
-    return undefined;
+  /** Finds contents that are on this node: in the log, staged, or at another path. What is where, it learns once. */
+  here(): ContentOf {
+    let places: Map<string, (Buffer | string)[]> | undefined;
+    return async (_path, item) => {
+      for (const name of [hexOf(item.blob), hexOf(item.digest)])
+        if (name !== "" && existsSync(this.#staged(name))) return this.#staged(name);
+      places ??= this.#places();
+      const { applier, disk } = this.#node;
+      for (const place of places.get(hexOf(item.digest)) ?? []) {
+        if (typeof place !== "string") return place;
+        const known = applier.tree.get(place);
+        if (known !== undefined && hasContentOf(disk.find(place), known)) return this.#copyOut(place, item);
+      }
+      return undefined;
+    };
+  }
+
+  /** By digest: contents in the log, and paths of the tree. */
+  #places(): Map<string, (Buffer | string)[]> {
+    const { core, applier } = this.#node;
+    const places = new Map<string, (Buffer | string)[]>();
+    const add = ({ digest }: Item, place: Buffer | string) => {
+      const known = places.get(hexOf(digest));
+      if (known === undefined) places.set(hexOf(digest), [place]);
+      else known.push(place);
+    };
+    for (const { item, content } of core.log.filter(isPut).map(putOf))
+      if (item.kind === "file" && item.blob.length === 0) add(item, content);
+    for (const [path, item] of applier.tree.items) if (item.kind === "file") add(item, path);
+    return places;
   }
 
   /** The same, else from the master; the master itself asks the others. */
-  async find(path: string, item: Item): Promise<string | Buffer | undefined> {
-    const here = await this.here(path, item);
-    if (here !== undefined) return here;
-    const { master, members, id } = this.#node.core;
-    const holders = master === id ? members.filter((other) => other !== id) : master === 0 ? [] : [master];
-    for (const from of holders)
-      if ((await this.#fetch(path, item, from)) === "here") return this.#staged(stagedAs(item));
-    return undefined;
+  anywhere(): ContentOf {
+    const here = this.here();
+    return async (path, item) => {
+      const found = await here(path, item);
+      if (found !== undefined) return found;
+      const { master, members, id } = this.#node.core;
+      const holders = master === id ? members.filter((other) => other !== id) : master === 0 ? [] : [master];
+      for (const from of holders)
+        if ((await this.#fetch(path, item, from)) === "here") return this.#staged(stagedAs(item));
+      return undefined;
+    };
   }
 
   /** A copy of a file of the directory; undefined where its content is not what was wanted. */
@@ -165,12 +185,17 @@ export class Contents {
     const { state, items } = copied;
     const tree = treeOf(state, items);
     const members = tree.members.map(({ id }) => id);
+    const here = this.here();
+    const turn = turns();
     let fetched = 0;
     for (const [path, item] of tree.walk("")) {
+      await turn();
       if (item.kind !== "file") continue;
       const isSame =
         applier.tree.get(path)?.digest.equals(item.digest) && hasContentOf(disk.find(path), item);
-      if (isSame || (await this.here(path, item)) !== undefined) continue;
+      const found = isSame ? NOTHING : await here(path, item);
+      if (typeof found === "string") renameSync(found, this.#staged(stagedAs(item)));
+      if (found !== undefined) continue;
       if ((await this.#fetch(path, item, from)) !== "here") return undefined; // it changed meanwhile: a newer manifest will tell
       fetched++;
     }

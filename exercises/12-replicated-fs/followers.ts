@@ -83,6 +83,10 @@ export class Followers<E extends LogEntry> {
   clear(): void {
     this.#all.clear();
   }
+  /** None has been silent up to now. */
+  excuse(nowMs: number): void {
+    for (const follower of this.#all.values()) follower.heardMs = nowMs;
+  }
 
   /** To each what it does not know yet: entries, and what is committed. One that is new hears of its master in any case. */
   appendToAll(ids: readonly number[], nowMs: number, isHeartbeat: boolean): void {

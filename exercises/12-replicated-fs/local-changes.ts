@@ -2,7 +2,6 @@
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { join, relative } from "node:path";
-import { setImmediate as turn } from "node:timers/promises";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
@@ -25,6 +24,7 @@ import {
   within,
 } from "./protocol.ts";
 import { Snapshots } from "./snapshots.ts";
+import { turns } from "./turns.ts";
 
 /** What has gone may come up again under another name: then it was moved. */
 const GONE_MS = 120;
@@ -33,8 +33,6 @@ const QUIET_MS = 200;
 /** chokidar tells of a directory before it watches it: what is put there in between is found by looking once more. */
 const LOOK_AGAIN_MS = [250, 2000];
 const FRESH_MS = 3000;
-/** So long the disk's queue keeps others from their turn. */
-const TURN_MS = 10;
 /** Against what no notice came of. */
 const RESCAN_MS = 10_000;
 
@@ -156,12 +154,9 @@ export class LocalChanges {
       .filter(([, atMs]) => atMs <= nowMs)
       .map(([path]) => path)
       .sort();
-    let turnMs = nowMs;
+    const turn = turns();
     for (const path of due) {
-      if (performance.now() - turnMs > TURN_MS) {
-        await turn();
-        turnMs = performance.now();
-      }
+      await turn();
       if (!this.#isOn || this.#node.mastership.tip === undefined) return;
       this.#dirty.delete(path);
       try {

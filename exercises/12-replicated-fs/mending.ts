@@ -26,7 +26,7 @@ export class Mending {
     if (progress.applied < base.index || isAfterReboot) {
       const touched = new Set(node.core.log.map(({ path }) => path));
       const isSuspect = (path: string) => isAfterReboot && touched.has(path);
-      await node.applier.mend(node.tree, (path, item) => node.contents.here(path, item), isSuspect);
+      await node.applier.mend(node.tree, node.contents.here(), isSuspect);
     }
     node.store.noteProgress(node.appliedIndex, node.core.commit);
     this.#sweepStage();
@@ -69,7 +69,7 @@ export class Mending {
   async mendTree(): Promise<string[]> {
     const { applier, contents, options, tree } = this.#node;
     applier.isDamaged = false;
-    const missing = await applier.mend(tree, (path, item) => contents.find(path, item));
+    const missing = await applier.mend(tree, contents.anywhere());
     for (const path of missing) options.log(`the content of ${JSON.stringify(path)} could not be had yet`);
     return missing;
   }
@@ -99,7 +99,7 @@ export class Mending {
     core.install(base);
     node.kick();
     await node.until(() => store.base.index >= base.index);
-    await applier.mend(tree, (path, item) => contents.find(path, item));
+    await applier.mend(tree, contents.anywhere());
     node.appliedIndex = base.index;
     this.isStray = false;
     store.noteProgress(base.index, core.commit);

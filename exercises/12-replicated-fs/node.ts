@@ -11,11 +11,14 @@ import { Peers } from "./peers.ts";
 import type { Entry, Member } from "./protocol.ts";
 import type { Store } from "./store.ts";
 import type { Tree } from "./tree.ts";
+import { turns } from "./turns.ts";
 
 const TICK_MS = 25;
 /** The log is shortened when it is longer than this. */
 const MAX_LOG_ENTRIES = 2000;
 const MAX_LOG_BYTES = 32 * 1024 * 1024;
+/** And in any case when it is so many times longer. */
+const MAX_WAITING = 4;
 
 interface NodeOptions {
   dir: string;
@@ -234,10 +237,12 @@ export class ReplicaNode {
   async #apply(): Promise<void> {
     if (this.#isApplying || this.appliedIndex >= this.core.commit) return;
     this.#isApplying = true;
-    await this.inQueue(() => {
+    await this.inQueue(async () => {
       this.#isApplying = false;
+      const turn = turns();
       this.store.noteProgress(this.appliedIndex, this.core.commit);
       while (this.appliedIndex < this.core.commit) {
+        await turn();
         const entry = this.core.entry(this.appliedIndex + 1);
         if (entry === undefined) return; // copied as a whole meanwhile
         this.applier.apply(entry, this.mastership.isOurs(entry));
@@ -246,18 +251,32 @@ export class ReplicaNode {
       }
       this.mastership.settle();
       if (this.applier.isDamaged && !this.isMaster) void this.mending.mendStray().catch(this.fail);
-      const size = this.core.log.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-      if (this.core.log.length > MAX_LOG_ENTRIES || size > MAX_LOG_BYTES) this.#compact();
+      await this.#compact();
     });
     this.kick();
   }
 
-  /** The directory, as far as the log has it, goes to disk; then the log may forget it. */
-  #compact(): void {
-    const touched = this.core.log.slice(0, this.appliedIndex - this.core.base.index).map(({ path }) => path);
-    if (this.options.isSynchronous) for (const path of new Set(touched)) this.disk.sync(path);
-    this.core.compact(this.appliedIndex);
-    this.newBase = { base: this.core.base, tree: this.tree.copy() };
+  /** Of a log that is long: the directory, as far as it has it, goes to disk; then the log may forget it. */
+  async #compact(): Promise<void> {
+    const { log, base, spare } = this.core;
+    const sizeBytes = log.reduce((sum, entry) => sum + entry.sizeBytes, 0);
+    const length = Math.max(log.length / MAX_LOG_ENTRIES, sizeBytes / MAX_LOG_BYTES);
+    // A node that is behind would have to copy the whole: the log waits for it, for a while.
+    const to = length < MAX_WAITING ? Math.min(spare, this.appliedIndex) : this.appliedIndex;
+    if (length <= 1 || to - base.index < log.length / 2) return;
+    const turn = turns();
+    const tree = (this.newBase?.tree ?? this.store.tree).copy();
+    const touched = new Set<string>();
+    for (let index = base.index + 1; index <= to; index++) {
+      tree.apply(this.entry(index));
+      touched.add(this.entry(index).path);
+    }
+    for (const path of this.options.isSynchronous ? touched : []) {
+      this.disk.sync(path);
+      await turn();
+    }
+    this.core.compact(to);
+    this.newBase = { base: this.core.base, tree };
   }
 
   entry(index: number): Entry {
