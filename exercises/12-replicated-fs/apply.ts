@@ -125,9 +125,9 @@ export class Applier {
 
   /** Takes what is at the path out of the directory, and says so. */
   setAside(path: string): void {
-    const name = `${new Date().toISOString().replaceAll(":", "-")}-${this.#asides++}-${nameOf(path)}`;
-    this.disk.takeOut(path, join(this.#folders.asideFolder, name.slice(0, 200)));
-    this.#log(`set aside ${JSON.stringify(path)}, which was not the file system's, as ${name.slice(0, 200)}`);
+    const name = asideName(`${this.#asides++}`, path);
+    this.disk.takeOut(path, join(this.#folders.asideFolder, name));
+    this.#log(`set aside ${JSON.stringify(path)}, which was not the file system's, as ${name}`);
   }
 
   /**
@@ -193,6 +193,15 @@ export class Applier {
       if (!isKnown || !this.disk.remove(path)) this.setAside(path);
     }
   }
+}
+
+/** A name of at most 255 octets for what is kept beside the directory: when, what it was, and, where it fits, its own name. */
+export function asideName(what: string, path: string): string {
+  const head = `${new Date().toISOString().replaceAll(":", "-")}-${what}-`;
+  const cut = Buffer.from(nameOf(path))
+    .subarray(0, 200 - head.length)
+    .toString();
+  return head + cut.replace(/\ufffd+$/, "");
 }
 
 /** SHA-256 of a file's content, read in pieces, each of which `onPiece` hears of; undefined where it is none. */

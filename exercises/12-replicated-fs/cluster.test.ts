@@ -17,6 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import type { Connection } from "../../shared/connection.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
 import { run, splitAt, start, tcpRelay } from "../../shared/testing.ts";
@@ -334,6 +335,30 @@ test("a byte at a time", async () => {
   assert.equal(content, "one after the other");
 });
 
+test("chunks that come after their write has failed answer nothing: the next answer is the next command's", async () => {
+  const { connection } = await dial({
+    host: "127.0.0.1",
+    port: cluster.node(1).port,
+    secret: NOTHING,
+    id: 0,
+  });
+  const of = (operation: "write" | "df") =>
+    encode(Command, { operation, recursive: 0, mode: 0, request: Buffer.alloc(8, 5), to: "" });
+  const chunk = frame(0, "chunk", "", Buffer.from("late"));
+  const broken = [frame(0, "remote", "broken", of("write")), frame(0, "digest"), chunk, frame(0, "chunk")];
+  await connection.write(Buffer.concat([...broken, frame(0, "remote", "", of("df"))]));
+  const answers = [
+    decode(Result, (await nextFrame(connection)).data),
+    decode(Result, (await nextFrame(connection)).data),
+  ];
+  assert.deepEqual(
+    answers.map(({ outcome }) => outcome),
+    ["failed", "done"],
+  );
+  assert.match(answers[1]?.text ?? "", /^\d+\t\d+\t\d+$/);
+  await connection.close();
+});
+
 test("who waits long for a write is told that it goes on", async () => {
   const replicas = [cluster.node(2), cluster.node(3)];
   for (const { running } of replicas) running?.kill("SIGSTOP");
@@ -345,14 +370,29 @@ test("who waits long for a write is told that it goes on", async () => {
   });
   const request = Buffer.alloc(8, 9);
   const command = encode(Command, { operation: "mkdir", recursive: 0, mode: 0, request, to: "" });
-  await connection.write(frame(0, "remote", "slow", command));
-  const outcome = async () => decode(Result, (await nextFrame(connection)).data).outcome;
-  assert.equal(await outcome(), "waiting");
+  const asked = frame(0, "remote", "slow", command);
+  await connection.write(asked);
+  const outcome = async (from: Connection) => decode(Result, (await nextFrame(from)).data).outcome;
+  assert.equal(await outcome(connection), "waiting");
+  const { connection: again } = await dial({
+    host: "127.0.0.1",
+    port: cluster.node(1).port,
+    secret: NOTHING,
+    id: 0,
+  });
+  await again.write(asked);
+  assert.equal(
+    await outcome(again),
+    "waiting",
+    "the same once more: it is not there already, it is under way",
+  );
   for (const { running } of replicas) running?.kill("SIGCONT");
-  let last = await outcome();
-  while (last === "waiting") last = await outcome();
-  assert.equal(last, "done");
-  await connection.close();
+  for (const one of [connection, again]) {
+    let last = await outcome(one);
+    while (last === "waiting") last = await outcome(one);
+    assert.equal(last, "done");
+    await one.close();
+  }
 });
 
 test("a node is forgotten, and is a member again when it comes back all the same", async () => {

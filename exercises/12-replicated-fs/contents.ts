@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Connection } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
-import { type ContentOf, hexOf, stagedAs } from "./apply.ts";
+import { asideName, type ContentOf, hexOf, stagedAs } from "./apply.ts";
 import { hasContentOf } from "./disk.ts";
 import { dial, nextFrame } from "./link.ts";
 import type { Base } from "./log.ts";
@@ -20,7 +20,6 @@ import {
   Item,
   isPut,
   NOTHING,
-  nameOf,
   putOf,
   Result,
   State,
@@ -218,8 +217,7 @@ export class Contents {
   keep(entry: Entry): string | undefined {
     const { item, content } = putOf(entry);
     if (item.kind !== "file") return undefined;
-    const name = `${new Date().toISOString().replaceAll(":", "-")}-term${entry.term}-${nameOf(entry.path)}`;
-    const to = join(this.#node.store.asideFolder, name.slice(0, 200));
+    const to = join(this.#node.store.asideFolder, asideName(`term${entry.term}`, entry.path));
     const staged = this.#staged(stagedAs(item));
     if (item.blob.length === 0) writeFileSync(to, content);
     else if (existsSync(staged)) renameSync(staged, to);

@@ -31,7 +31,10 @@ import { Failure } from "../../shared/errors.ts";
 import { type Item, joined, NOTHING, nameOf } from "./protocol.ts";
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
+/** Names what is there without opening it, so permissions do not matter. Node has no constant for it. */
+const O_PATH = 0o10000000;
 const HAS_PROC = existsSync("/proc/self/fd");
+const placeOf = (fd: number) => `/proc/self/fd/${fd}`;
 
 /** What is at a path, without its content. */
 export interface Found {
@@ -47,17 +50,23 @@ export interface Found {
 const secondsOf = (timeUs: bigint) => (Number(timeUs) + 0.3) / 1e6;
 const isMissing = (error: unknown) =>
   ["ENOENT", "ENOTDIR", "ELOOP"].includes((error as NodeJS.ErrnoException).code ?? "");
+let asides = 0;
 
 export class Disk {
   readonly root: string;
   /** Where files are written before they are renamed into place: on the same file system. */
   readonly #asideFolder: string;
   readonly #rootFd: number;
-  #count = 0;
+  readonly #isGuest: boolean;
 
-  constructor(root: string, asideFolder: string) {
+  /**
+   * What is done to the directory must be done on every node, so permissions that are replicated keep only others out: they
+   * are lifted meanwhile (on Linux). They do bind a guest, who only looks.
+   */
+  constructor(root: string, asideFolder: string, isGuest = false) {
     this.root = root;
     this.#asideFolder = asideFolder;
+    this.#isGuest = isGuest;
     this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
   }
 
@@ -68,7 +77,7 @@ export class Disk {
   /** A name for the path that goes through no link (the path's own last name may be one), until `leave` is called. */
   #enter(path: string): { place: string; leave: () => void } {
     const root = this.#rootFd;
-    if (path === "") return { place: HAS_PROC ? `/proc/self/fd/${root}/.` : this.root, leave: () => {} };
+    if (path === "") return { place: HAS_PROC ? `${placeOf(root)}/.` : this.root, leave: () => {} };
     const parents = path.split("/").slice(0, -1);
     if (!HAS_PROC) {
       for (const [i] of parents.entries())
@@ -83,7 +92,7 @@ export class Disk {
     };
     try {
       for (const name of parents) {
-        const next = openSync(`/proc/self/fd/${fd}/${name}`, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        const next = openSync(`${placeOf(fd)}/${name}`, O_PATH | O_DIRECTORY | O_NOFOLLOW);
         leave();
         fd = next;
       }
@@ -91,16 +100,57 @@ export class Disk {
       leave();
       throw error;
     }
-    return { place: `/proc/self/fd/${fd}/${nameOf(path)}`, leave };
+    return { place: `${placeOf(fd)}/${nameOf(path)}`, leave };
   }
 
-  #at<T>(path: string, use: (place: string) => T): T {
+  /** `opensIt`: what is at the path must be opened, or is a directory that goes elsewhere. */
+  #at<T>(path: string, use: (place: string) => T, opensIt = false): T {
+    try {
+      return this.#try(path, use);
+    } catch (error) {
+      const lock = this.#unlock(path, opensIt, error);
+      try {
+        return this.#try(path, use);
+      } finally {
+        lock();
+      }
+    }
+  }
+  #try<T>(path: string, use: (place: string) => T): T {
     const { place, leave } = this.#enter(path);
     try {
       return use(place);
     } finally {
       leave();
     }
+  }
+
+  /** Permissions that keep their own owner from the path are lifted until the returned is called. Throws `why` where they are not the reason. */
+  #unlock(path: string, opensIt: boolean, why: unknown): () => void {
+    if (this.#isGuest || !HAS_PROC || (why as NodeJS.ErrnoException).code !== "EACCES") throw why;
+    const lifted: { fd: number; mode: number }[] = [];
+    const lock = () => {
+      for (const { fd, mode } of lifted.reverse()) {
+        chmodSync(placeOf(fd), mode);
+        closeSync(fd);
+      }
+    };
+    const names = path.split("/");
+    try {
+      for (let i = 1; i <= names.length - (opensIt ? 0 : 1); i++) {
+        const way = names.slice(0, i).join("/");
+        const fd = this.#try(way, (place) => openSync(place, O_PATH | O_NOFOLLOW));
+        const stat = fstatSync(fd);
+        const mode = stat.mode & 0o7777;
+        const needed = stat.isDirectory() ? 0o700 : stat.isFile() ? 0o400 : 0;
+        lifted.push({ fd, mode });
+        if ((mode & needed) !== needed) chmodSync(placeOf(fd), mode | needed);
+      }
+    } catch (error) {
+      lock();
+      throw error;
+    }
+    return lock;
   }
 
   find(path: string): Found | undefined {
@@ -124,8 +174,14 @@ export class Disk {
 
   /** Opens a file for reading; throws `Failure` where it is none. */
   async open(path: string): Promise<FileHandle> {
-    const { place, leave } = this.#enter(path);
-    const handle = await openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).finally(leave);
+    const open = () => {
+      const { place, leave } = this.#enter(path);
+      return openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).finally(leave);
+    };
+    const handle = await open().catch((error) => {
+      const lock = this.#unlock(path, true, error);
+      return open().finally(lock);
+    });
     if ((await handle.stat()).isFile()) return handle;
     await handle.close();
     throw new Failure(`${JSON.stringify(path)} is not a file`);
@@ -133,7 +189,7 @@ export class Disk {
 
   /** A file's first octets, at most so many. Throws `Failure` where it is none. */
   read(path: string, limit: number): Buffer {
-    return this.#at(path, (place) => {
+    const read = (place: string) => {
       const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       try {
         const stat = fstatSync(fd);
@@ -143,12 +199,13 @@ export class Disk {
       } finally {
         closeSync(fd);
       }
-    });
+    };
+    return this.#at(path, read, true);
   }
 
   /** A new name for something on its way into the directory, or out of it. */
   aside(): string {
-    return join(this.#asideFolder, `.new-${process.pid}-${this.#count++}`);
+    return join(this.#asideFolder, `.new-${process.pid}-${asides++}`);
   }
 
   /** Puts it in place of what is there; `source` is a file that becomes it, or its content. */
@@ -182,20 +239,21 @@ export class Disk {
   }
 
   move(from: string, to: string): void {
-    this.#at(from, (source) => this.#at(to, (place) => renameSync(source, place)));
+    this.#at(from, (source) => this.#at(to, (place) => renameSync(source, place)), true);
   }
 
   /** Takes it out of the directory, to a place beside it. */
   takeOut(path: string, to: string): void {
-    this.#at(path, (place) => renameSync(place, to));
+    this.#at(path, (place) => renameSync(place, to), true);
   }
 
   setMetadata(path: string, { mode, mtimeUs, kind }: Pick<Item, "mode" | "mtimeUs" | "kind">): void {
     this.#at(path, (place) => {
       const found = lstatSync(place);
       if (kind !== "link" && !found.isSymbolicLink() && (found.mode & 0o7777) !== mode) {
-        const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-        fchmodSync(fd, mode);
+        const fd = openSync(place, HAS_PROC ? O_PATH | O_NOFOLLOW : O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+        if (HAS_PROC) chmodSync(placeOf(fd), mode);
+        else fchmodSync(fd, mode);
         closeSync(fd);
       }
       lutimesSync(place, secondsOf(mtimeUs), secondsOf(mtimeUs));
@@ -206,21 +264,33 @@ export class Disk {
   sync(path: string): void {
     const found = this.find(path);
     if (found?.kind !== "file" && found?.kind !== "directory") return;
-    this.#at(path, (place) => {
+    const sync = (place: string) => {
       const fd = openSync(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
       fsyncSync(fd);
       closeSync(fd);
-    });
+    };
+    this.#at(path, sync, true);
   }
 
-  /** Everything in the directory, parents first; gives way to others now and then. */
-  async *walk(path = ""): AsyncGenerator<[string, Found]> {
-    const found = this.find(path);
+  /** Everything in the directory, parents first; gives way to others now and then. `onTrouble` hears where a guest may not look. */
+  async *walk(
+    path = "",
+    onTrouble?: (path: string, error: unknown) => void,
+  ): AsyncGenerator<[string, Found]> {
+    let found: Found | undefined;
+    let names: string[] = [];
+    try {
+      found = this.find(path);
+      if (found?.kind === "directory") names = this.names(path);
+    } catch (error) {
+      if (onTrouble === undefined) throw error;
+      onTrouble(path, error);
+    }
     if (found === undefined) return;
     yield [path, found];
     if (found.kind !== "directory") return;
     await new Promise((resolve) => setImmediate(resolve));
-    for (const name of this.names(path)) yield* this.walk(joined(path, name));
+    for (const name of names) yield* this.walk(joined(path, name), onTrouble);
   }
 }
 
@@ -235,7 +305,7 @@ function foundOf(stat: BigIntStats, place: string): Found {
   return {
     kind,
     mode: kind === "link" ? 0 : Number(stat.mode & 0o7777n),
-    mtimeUs: (stat.mtimeNs + 500n) / 1000n,
+    mtimeUs: stat.mtimeNs > 0n ? (stat.mtimeNs + 500n) / 1000n : 0n, // what is older than 1970 counts as of then
     sizeBytes: kind === "file" ? stat.size : 0n,
     target: kind === "link" ? readlinkSync(place) : "",
     inode: stat.ino,

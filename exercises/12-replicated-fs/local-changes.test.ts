@@ -242,6 +242,35 @@ test("a file in place of a directory, and a directory in place of a file", async
   assert.equal(node.tree.get("q")?.kind, "directory");
 });
 
+test("times before 1970 count as of then, of a file and of the directory that an entry changes", async () => {
+  mkdirSync(at("ancient"));
+  writeFileSync(at("ancient/file"), "x");
+  await until("the file", () => has("ancient/file"));
+  const longAgo = new Date("1960-01-01");
+  utimesSync(at("ancient"), longAgo, longAgo);
+  utimesSync(at("ancient/file"), longAgo, longAgo);
+  await until("both times", () =>
+    ["", "/file"].every((name) => node.tree.get(`ancient${name}`)?.mtimeUs === 0n),
+  );
+  chmodSync(at("ancient/file"), 0o600);
+  await until("the permissions", () => node.tree.get("ancient/file")?.mode === 0o600);
+});
+
+test("a path that is too long for the protocol is said once, and left out", async () => {
+  const name = "n".repeat(250);
+  const before = process.cwd();
+  process.chdir(at(""));
+  for (let i = 0; i < 17; i++) {
+    mkdirSync(name);
+    process.chdir(name);
+  }
+  process.chdir(before);
+  await until("the complaint", () => said.some((line) => /not replicated: .* too long/.test(line)));
+  writeFileSync(at("short"), "x");
+  await until("the next one", () => has("short"));
+  renameSync(at(Array(9).fill(name).join("/")), at("rest")); // no name is too long to be removed now
+});
+
 test("what is no file, no directory and no link, or has no UTF-8 name, is said once, and left out", async () => {
   const strange = Buffer.concat([Buffer.from(at("/")), Buffer.from([0xff, 0xfe])]);
   writeFileSync(strange, "x");

@@ -5,7 +5,7 @@ import { join, relative } from "node:path";
 import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
-import { type Found, hasContentOf, looksLike } from "./disk.ts";
+import { Disk, type Found, hasContentOf, looksLike } from "./disk.ts";
 import { Unavailable } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
 import {
@@ -38,6 +38,7 @@ const RESCAN_MS = 10_000;
 
 export class LocalChanges {
   readonly #node: ReplicaNode;
+  readonly #disk: Disk;
   #watcher: FSWatcher | undefined;
   #rescan: NodeJS.Timeout | undefined;
   /** Paths to be looked at, and not before when. */
@@ -56,13 +57,15 @@ export class LocalChanges {
 
   constructor(node: ReplicaNode) {
     this.#node = node;
-    this.#snapshots = new Snapshots(node);
+    this.#disk = new Disk(node.options.dir, node.store.stage, true);
+    this.#snapshots = new Snapshots(node, this.#disk);
   }
 
   /** In the disk's queue, when all that the log has is applied. */
   async start(): Promise<void> {
     this.#isOn = true;
-    const { disk, log } = { disk: this.#node.disk, log: this.#node.options.log };
+    const disk = this.#disk;
+    const { log } = this.#node.options;
     // Directories only: they tell what changes in them, and a watch for each file would tell it again.
     this.#watcher = watch(disk.root, {
       ignored: (_path, stats?: Stats) => stats !== undefined && !stats.isDirectory(),
@@ -103,7 +106,7 @@ export class LocalChanges {
   }
 
   #see(absolute: string): void {
-    const path = relative(this.#node.disk.root, absolute);
+    const path = relative(this.#disk.root, absolute);
     if (path === ".." || path.startsWith("../")) return;
     this.#mark(path, 0);
   }
@@ -136,14 +139,22 @@ export class LocalChanges {
   }
 
   async #lookEverywhere(): Promise<void> {
-    const { disk, tree } = this.#node;
+    const disk = this.#disk;
+    const { tree } = this.#node;
     const seen = new Set<string>();
-    for await (const [path, found] of disk.walk()) {
+    const closed: string[] = [];
+    const onTrouble = (path: string, error: unknown) => {
+      if (!isFailure(error)) throw error;
+      this.#complain(path, explain(error));
+      closed.push(path);
+    };
+    for await (const [path, found] of disk.walk("", onTrouble)) {
       seen.add(path);
       this.#inodes.set(found.inode, this.#inodes.get(found.inode) ?? path);
       if (!looksLike(found, tree.get(path))) this.#mark(path, 0);
     }
-    for (const path of tree.items.keys()) if (!seen.has(path)) this.#mark(path, 0);
+    for (const path of tree.items.keys())
+      if (!seen.has(path) && !closed.some((folder) => within(folder, path))) this.#mark(path, 0);
     await this.#lookAtDirty();
   }
 
@@ -177,7 +188,8 @@ export class LocalChanges {
   }
 
   async #look(path: string): Promise<void> {
-    const { disk, tree } = this.#node;
+    const disk = this.#disk;
+    const { tree } = this.#node;
     if (this.#isPending(path)) return this.#mark(path, 20);
     checkPath(path);
     if (path.includes("\ufffd")) return this.#complain(path, "its name is not UTF-8");
@@ -188,6 +200,7 @@ export class LocalChanges {
     if (found === undefined) return this.#gone(path);
     this.#goneAt.delete(path);
     if (found.kind === "other") return this.#complain(path, "it is neither a file, a directory nor a link");
+    if (found.target.includes("\ufffd")) return this.#complain(path, "where it points is not UTF-8");
     if (path !== "" && tree.get(parentOf(path))?.kind !== "directory") return this.#mark(parentOf(path), 0);
     const from = item === undefined ? this.#movedFrom(path, found) : undefined;
     if (from !== undefined && this.#isPending(from)) return this.#mark(path, 20);
@@ -221,7 +234,7 @@ export class LocalChanges {
       return this.#mark(path, GONE_MS);
     }
     const parent = parentOf(path);
-    if (this.#node.disk.find(parent)?.kind !== "directory" && !this.#complained.has(parent)) {
+    if (this.#disk.find(parent)?.kind !== "directory" && !this.#complained.has(parent)) {
       this.#mark(parent, 0); // it was moved, or goes as a whole: what becomes of it becomes of this
       return this.#mark(path, GONE_MS);
     }
@@ -233,7 +246,8 @@ export class LocalChanges {
 
   /** Is there something in the directory that the tree does not know yet? It is looked at; what is gone may be there now. */
   #hasNews(folder: string): boolean {
-    const { disk, tree } = this.#node;
+    const disk = this.#disk;
+    const { tree } = this.#node;
     const news = disk
       .names(folder)
       .map((name) => joined(folder, name))
@@ -244,7 +258,8 @@ export class LocalChanges {
 
   /** The path that had this inode, and is no more: a rename moves, it does not copy. */
   #movedFrom(path: string, found: Found): string | undefined {
-    const { disk, tree } = this.#node;
+    const disk = this.#disk;
+    const { tree } = this.#node;
     const from = this.#inodes.get(found.inode);
     if (from === undefined || from === path || disk.find(from) !== undefined) return undefined;
     const item = tree.get(from);
@@ -270,8 +285,8 @@ export class LocalChanges {
       if (copy === undefined) return this.#snapshotSoon(path, item);
       return this.#propose(action, path, encode(PutBody, { item: copy, content: NOTHING }));
     }
-    const content = this.#node.disk.read(path, INLINE_BYTES);
-    if (!looksLike(this.#node.disk.find(path), item)) return this.#mark(path, 20);
+    const content = this.#disk.read(path, INLINE_BYTES);
+    if (!looksLike(this.#disk.find(path), item)) return this.#mark(path, 20);
     item.digest = createHash("sha256").update(content).digest();
     this.#propose(action, path, encode(PutBody, { item, content }));
   }
@@ -290,18 +305,24 @@ export class LocalChanges {
 
   /** Nobody waits for it: what comes of it is seen when the path is looked at again. */
   #propose(action: Action, path: string, body: Buffer, alsoPending = path): void {
-    const { disk } = this.#node;
-    const timeUs = disk.find(parentOf(path))?.mtimeUs ?? 0n;
+    const timeUs = this.#disk.find(parentOf(path))?.mtimeUs ?? 0n;
     const change: Change = { action, path, body, timeUs };
     const paths = [path, alsoPending];
     for (const one of paths) this.#pending.set(one, action);
     this.#node.mastership
       .write(change, true)
-      .catch((error) => {
-        if (!(error instanceof Unavailable)) throw error;
-      })
-      .finally(() => {
+      .then(
+        () => true,
+        (error) => {
+          if (!isFailure(error)) throw error;
+          if (error instanceof Unavailable) return true;
+          this.#complain(alsoPending, explain(error));
+          return false;
+        },
+      )
+      .then((looksAgain) => {
         for (const one of paths) this.#pending.delete(one);
+        if (!looksAgain) return;
         for (const one of [...paths, parentOf(path), parentOf(alsoPending)]) this.#mark(one, 0);
       });
   }

@@ -5,10 +5,14 @@ import { hexOf } from "./apply.ts";
 import type { ReplicaNode } from "./node.ts";
 import {
   type Change,
+  checkPath,
   type Entry,
+  encodeEntry,
   encodeMembers,
   entryOf,
+  isPut,
   type Member,
+  moveOf,
   NO_REQUEST,
   NOTHING,
 } from "./protocol.ts";
@@ -100,13 +104,10 @@ export class Mastership {
    */
   async write(change: Change, isOurs = false): Promise<void> {
     const node = this.#node;
-    const { request = NO_REQUEST } = change;
-    if (!request.equals(NO_REQUEST)) {
-      if (node.tree.requests.has(hexOf(request))) return;
-      const same = this.#waiters.find(({ entry }) => entry.request.equals(request));
-      if (same !== undefined) return this.#wait(same.entry, same.index);
-    }
+    const before = this.repeated(change.request);
+    if (before !== undefined) return before;
     this.refuseUnlessWritable();
+    this.#checkFits(change);
     let entry: Entry | undefined;
     const index = node.core.propose((term) => {
       entry = entryOf(term, change);
@@ -118,6 +119,23 @@ export class Mastership {
     const done = this.#wait(entry, index);
     node.kick();
     return done;
+  }
+
+  /** Of a request that came before, the same as `write`; undefined of one that is new. */
+  repeated(request: Buffer = NO_REQUEST): Promise<void> | undefined {
+    if (request.equals(NO_REQUEST)) return undefined;
+    const same = this.#waiters.find(({ entry }) => entry.request.equals(request));
+    if (same !== undefined) return this.#wait(same.entry, same.index);
+    // It is carried out, but perhaps not on enough nodes yet: what comes behind it will not be sooner.
+    return this.#node.tree.requests.has(hexOf(request)) ? this.confirm() : undefined;
+  }
+
+  /** What is in the log must be able to travel. Throws `Failure`, or `PduError`. */
+  #checkFits(change: Change): void {
+    encodeEntry(entryOf(0, { ...change, body: isPut(change) ? NOTHING : change.body }));
+    if (change.action !== "move") return;
+    const to = moveOf(change);
+    for (const [below] of this.tip?.walk(change.path) ?? []) checkPath(to + below.slice(change.path.length));
   }
 
   /** Resolves when all that this master has in its log is committed. */

@@ -1,4 +1,5 @@
 /** A node: the rules of `consensus.ts` with a disk, a clock and a network. Whether it is master, they decide. */
+import { Failure, isFailure } from "../../shared/errors.ts";
 import { Applier } from "./apply.ts";
 import { Consensus, type Message, type Outgoing } from "./consensus.ts";
 import { Contents } from "./contents.ts";
@@ -245,7 +246,7 @@ export class ReplicaNode {
         await turn();
         const entry = this.core.entry(this.appliedIndex + 1);
         if (entry === undefined) return; // copied as a whole meanwhile
-        this.applier.apply(entry, this.mastership.isOurs(entry));
+        this.#carryOut(entry);
         this.appliedIndex++;
         this.store.noteProgress(this.appliedIndex, this.core.commit);
       }
@@ -254,6 +255,16 @@ export class ReplicaNode {
       await this.#compact();
     });
     this.kick();
+  }
+
+  #carryOut(entry: Entry): void {
+    try {
+      this.applier.apply(entry, this.mastership.isOurs(entry));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const what = `${entry.action} ${JSON.stringify(entry.path)}`;
+      throw new Failure(`cannot carry out ${what} in ${this.options.dir}`, { cause: error });
+    }
   }
 
   /** Of a log that is long: the directory, as far as it has it, goes to disk; then the log may forget it. */

@@ -320,6 +320,8 @@ export function checkPath(path: string): string {
   );
   if (isBad || path.includes("\0"))
     throw new Failure(`${JSON.stringify(path)} is not a path within the directory`);
+  if (Buffer.byteLength(path) > MAX_PATH_BYTES)
+    throw new Failure(`a path of more than ${MAX_PATH_BYTES} bytes is too long`);
   return path;
 }
 /** The path without its last name; of a name at the top, the directory itself. */

@@ -4,19 +4,21 @@ import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { hexOf } from "./apply.ts";
 import { snapshotFile } from "./contents.ts";
-import { type Found, looksLike } from "./disk.ts";
+import { type Disk, type Found, looksLike } from "./disk.ts";
 import type { ReplicaNode } from "./node.ts";
 import type { Item } from "./protocol.ts";
 
 export class Snapshots {
   readonly #node: ReplicaNode;
+  readonly #disk: Disk;
   /** Those that are staged. */
   #made = new Map<string, Item>();
   /** Paths of which one is being made, and by whom. */
   readonly #making = new Map<string, Promise<void>>();
 
-  constructor(node: ReplicaNode) {
+  constructor(node: ReplicaNode, disk: Disk) {
     this.#node = node;
+    this.#disk = disk;
   }
 
   /** The copy of what was found at the path; whoever takes it must use it. */
@@ -37,7 +39,8 @@ export class Snapshots {
   }
 
   async #copy(path: string, item: Item): Promise<void> {
-    const { disk, store, options } = this.#node;
+    const disk = this.#disk;
+    const { store, options } = this.#node;
     const made = this.#made;
     const aside = disk.aside();
     const { digest } = await snapshotFile(await disk.open(path), aside, options.isSynchronous);

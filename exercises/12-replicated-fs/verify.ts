@@ -1,4 +1,6 @@
 /** Compares the directory with those of the other nodes, by the hashes of what lies on their disks. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode } from "../../shared/pdu.ts";
@@ -19,10 +21,11 @@ type Items = Map<string, Item>;
 
 /** Prints the differences; throws `Failure` where there are any, or a node could not be asked. */
 export async function verify({ dir, state, secret, signal }: VerifyOptions): Promise<void> {
+  if (!existsSync(join(state, "identity")))
+    throw new Failure(`${dir} is no node's directory: there is nothing in ${state}`);
   await using store = new Store(state, false);
   const { identity } = store;
-  if (identity === undefined)
-    throw new Failure(`${dir} is no node's directory: there is nothing in ${state}`);
+  if (identity === undefined) throw new Failure(`cannot read the state in ${state}`);
   const members = store.log.findLast((entry) => entry.nodes !== undefined)?.nodes ?? store.tree.members;
   const own = await itemsHere(new Disk(dir, store.stage));
   let bad = 0;

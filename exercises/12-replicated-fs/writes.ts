@@ -70,7 +70,8 @@ export async function write(
   const { operation, request } = asked;
   // Its chunks are taken whatever becomes of it: behind them comes the next command.
   const content = operation === "write" ? await receive(node, connection) : undefined;
-  if (node.tree.requests.has(hexOf(request))) return;
+  const before = node.mastership.repeated(request);
+  if (before !== undefined) return before;
   const tip = tipOf(node);
   switch (operation) {
     case "write":
