@@ -78,13 +78,14 @@ async function live(
   { dir, state, secret, master }: { dir: string; state: string; secret: Buffer; master: Address | undefined },
 ): Promise<void> {
   const store = new Store(state, !settings.unsynced);
-  let node: ReplicaNode | undefined;
+  let begin: (node: ReplicaNode) => void = () => {};
+  const begun = new Promise<ReplicaNode>((resolve) => {
+    begin = resolve;
+  });
+  // Its master calls as soon as it has registered: whoever is early waits.
   const server = await serve(
     { host: settings.host, port: settings.port, signal, log: debug },
-    async (connection) => {
-      if (node === undefined) return connection.destroy(); // it has no identity yet
-      await serveConnection(node, connection);
-    },
+    async (connection) => serveConnection(await begun, connection),
   );
   const own = (localHost = settings.host): Address =>
     settings.advertise ?? { host: isWildcard(settings.host) ? localHost : settings.host, port: server.port };
@@ -102,7 +103,7 @@ async function live(
       if (signal.aborted) return;
     }
   }
-  node = new ReplicaNode(
+  const node = new ReplicaNode(
     {
       dir,
       state,
@@ -120,6 +121,7 @@ async function live(
   const changes = new LocalChanges(node);
   node.onMaster = () => changes.start();
   node.onReplica = () => changes.stop();
+  begin(node);
   await node.start();
   log(`node ${node.id} of ${store.identity.cluster.slice(0, 8)}: ${dir}`);
   ready(server.url);
