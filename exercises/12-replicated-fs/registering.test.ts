@@ -30,8 +30,8 @@ test("who calls a replica before it has its number waits, and is answered", asyn
   });
   const args = ["--dir", join(folder, "dir"), "--master", `127.0.0.1:${master.port}`, "--port", 0];
   const replica = await start(`${HERE}/replica.ts`, args);
-  await replica[Symbol.asyncDispose]();
   assert.equal(await caller, 2);
+  await replica[Symbol.asyncDispose]();
   over.abort();
   await master.closed;
   rmSync(folder, { recursive: true });
