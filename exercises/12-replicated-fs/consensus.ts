@@ -83,11 +83,12 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
 
   /** Time has passed. */
   tick(nowMs: number): void {
-    const hasSlept = nowMs - this.#tickedMs > this.#electionAfterMs / 2;
+    const stoodStillMs = nowMs - this.#tickedMs;
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
-    // It was this node that stood still: what the others said meanwhile is not read yet.
-    if (hasSlept) this.followers.excuse(nowMs);
+    // It was this node that stood still: what the others said meanwhile is not read yet. After long they have another master.
+    if (stoodStillMs > this.#electionAfterMs / 2 && stoodStillMs < this.#silenceMs)
+      this.followers.excuse(nowMs);
     if (this.role === "master") {
       const heard = this.members.filter((id) => id === this.id || this.#hears(id));
       const isRemoved = !this.members.includes(this.id) && this.mayChangeMembers;
@@ -268,7 +269,12 @@ export class Consensus<E extends LogEntry> extends Log<E> implements Durable<E> 
 
   /** Of one that is new nothing can have been heard. */
   #hears(id: number): boolean {
-    return this.#nowMs - (this.followers.get(id)?.heardMs ?? this.#nowMs) < 2 * this.#electionAfterMs;
+    return this.#nowMs - (this.followers.get(id)?.heardMs ?? this.#nowMs) < this.#silenceMs;
+  }
+
+  /** A node that says nothing for so long is taken for dead. */
+  get #silenceMs(): number {
+    return 2 * this.#electionAfterMs;
   }
 
   #others(): number[] {
