@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { optional, text } from "../shared/config.ts";
 import { Failure } from "../shared/errors.ts";
+import { ROUNDS } from "../shared/measure.ts";
 import { program } from "../shared/program.ts";
 import { start } from "../shared/running.ts";
 import { exerciseCalled, exercisesWith } from "./folders.ts";
@@ -12,8 +13,9 @@ await program({
   example: "01",
   settings: {
     what: optional(text, "an exercise by number or name, or a module of shared/", { positional: true }),
+    rounds: ROUNDS,
   },
-  async run({ what }, { signal, log }) {
+  async run({ what, rounds }, { signal, log }) {
     const exercises = exercisesWith("bench.ts");
     const library = readdirSync(join(import.meta.dirname, "../shared")).filter((file) =>
       file.endsWith(".bench.ts"),
@@ -26,7 +28,9 @@ await program({
           : [`${exerciseCalled(what, exercises).folder}/bench.ts`];
     for (const script of scripts) {
       log(`${script} …`);
-      await using bench = await start(script, [], { servers: 0 });
+      await using bench = await start(script, script.startsWith("shared/") ? [] : ["--rounds", rounds], {
+        servers: 0,
+      });
       const kill = () => bench.kill("SIGTERM");
       signal.addEventListener("abort", kill);
       bench.child.stdout?.pipe(process.stdout);

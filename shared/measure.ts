@@ -1,5 +1,9 @@
 /** Programs beside each other: alternating runs, medians, ratios. Absolute times drift on a shared machine, ratios hold. */
 import { readFileSync } from "node:fs";
+import { integer, setting } from "./config.ts";
+
+/** What every bench can be told. */
+export const ROUNDS = setting(integer(1, 100), "runs of each that count", 5);
 
 /** The most memory that a process has had, in MiB; not a number where it has ended, or Linux's /proc is missing. */
 export function peakMebibytes(pid: number | undefined): number {
@@ -32,7 +36,7 @@ export function median(values: readonly number[]): number {
 }
 
 /** Runs all in turn (A B C A B C …) after one round that does not count. The first is what the others are compared with. */
-export async function compare(contenders: readonly Contender[], rounds = 5): Promise<Standing[]> {
+export async function compare(contenders: readonly Contender[], rounds: number): Promise<Standing[]> {
   const figures: number[][] = contenders.map(() => []);
   for (let round = 0; round <= rounds; round++) {
     for (const [i, { run }] of contenders.entries()) {

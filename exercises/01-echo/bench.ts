@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, type Standing, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, ROUNDS, type Standing, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
@@ -95,7 +95,7 @@ async function load(
   return Number(stdout);
 }
 
-async function bench(folder: string, log: (line: string) => void): Promise<string[]> {
+async function bench(folder: string, log: (line: string) => void, rounds: number): Promise<string[]> {
   const epoll = await compiled(folder, "bench-epoll");
   const generator = [...pinned(0), await compiled(folder, "bench-load")];
   const peers: Peer[] = [
@@ -120,15 +120,12 @@ async function bench(folder: string, log: (line: string) => void): Promise<strin
       peers.map(
         (peer): Contender => ({ name: peer.name, run: () => load(peer, transport, generator, args) }),
       ),
+      rounds,
     );
   const job = `${CLIENTS} clients, ${MESSAGE_BYTES} bytes`;
-  const rounds = [CLIENTS, MESSAGE_BYTES, SECONDS];
+  const sizes = [CLIENTS, MESSAGE_BYTES, SECONDS];
   log("round trips over TCP …");
-  const trips = standingsTable(
-    `TCP, ${job}`,
-    "round trips/s",
-    await measure("tcp", "tcp", "PORT", ...rounds),
-  );
+  const trips = standingsTable(`TCP, ${job}`, "round trips/s", await measure("tcp", "tcp", "PORT", ...sizes));
   log("bulk over TCP …");
   const bulk = standingsTable(
     `TCP, ${BULK_MEBIBYTES} MiB there and back`,
@@ -136,21 +133,21 @@ async function bench(folder: string, log: (line: string) => void): Promise<strin
     await measure("tcp", "bulk", "PORT", BULK_MEBIBYTES),
   );
   log("datagrams …");
-  const udp = standingsTable(`UDP, ${job}`, "datagrams/s", await measure("udp", "udp", "PORT", ...rounds));
+  const udp = standingsTable(`UDP, ${job}`, "datagrams/s", await measure("udp", "udp", "PORT", ...sizes));
   return [trips, bulk, udp];
 }
 
 await program({
   summary: "Measures the echo servers beside a C program around epoll, Python's asyncio and plain Node.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { rounds: ROUNDS },
+  async run({ rounds }, { log }) {
     if (!isInstalled("cc")) {
       throw new Failure("cannot measure: the load and the yardstick are C, and cc is missing; install gcc");
     }
     const folder = mkdtempSync(join(tmpdir(), "netlab-echo-"));
     try {
-      process.stdout.write(`${(await bench(folder, log)).join("\n\n")}\n`);
+      process.stdout.write(`${(await bench(folder, log, rounds)).join("\n\n")}\n`);
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -2,7 +2,7 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { needs, Running, start } from "../../shared/testing.ts";
 import { readReply, requestFor } from "./protocol.ts";
@@ -73,8 +73,8 @@ function checkReply(answer: Buffer, index: number): void {
 await program({
   summary: "Measures the daytime server beside a plain one in Python.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { rounds: ROUNDS },
+  async run({ rounds }, { log }) {
     await using server = await start("exercises/02-daytime/server.ts", ["--port", 0, "--zone", "UTC"], {
       servers: 2,
     });
@@ -95,6 +95,6 @@ await program({
       contenders.unshift({ name: "Python, RFC 867", run: () => load(python.port, () => empty, checkLine) });
     }
     const title = `${REQUESTS} requests over UDP, ${WINDOW} at a time`;
-    process.stdout.write(`${standingsTable(title, "requests/s", await compare(contenders))}\n`);
+    process.stdout.write(`${standingsTable(title, "requests/s", await compare(contenders, rounds))}\n`);
   },
 });

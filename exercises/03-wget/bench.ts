@@ -18,7 +18,14 @@ import { join } from "node:path";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { freePort } from "../../shared/free-port.ts";
-import { type Contender, compare, median, peakMebibytes, standingsTable } from "../../shared/measure.ts";
+import {
+  type Contender,
+  compare,
+  median,
+  peakMebibytes,
+  ROUNDS,
+  standingsTable,
+} from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { isInstalled, Running, within } from "../../shared/running.ts";
 import { connect } from "../../shared/tcp.ts";
@@ -106,7 +113,7 @@ await program({
   summary: "Measures a download to the disk beside curl and wget.",
   example: "--rounds 5",
   settings: {
-    rounds: setting(integer(1), "runs of each that count", 5),
+    rounds: ROUNDS,
     mebibytes: setting(integer(1), "size of the file, MiB", 1024),
   },
   async run({ rounds, mebibytes }, { log }) {

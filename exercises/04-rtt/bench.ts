@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import {
   type NamespaceEnd,
   type NamespaceLink,
@@ -24,7 +24,6 @@ import { errorsOf, onTheWire } from "./wire.ts";
 const RTT = "exercises/04-rtt/rtt.ts";
 const PATH = { delayMs: 20 };
 const TRANSPORTS = ["tcp", "udp"] as const;
-const ROUNDS = 5;
 const MOST_HOSTS = 100;
 interface Row {
   sent: number;
@@ -114,8 +113,8 @@ async function mostProbes({ server }: NamespaceLink, hosts: number, transport: T
 await program({
   summary: "Measures the RTT meter's own error, beside ping, nping and the kernel, and against the wire.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { rounds: ROUNDS },
+  async run({ rounds }, { log }) {
     const missing = namespacesMissing();
     if (missing !== undefined) throw new Failure(`cannot make a path of known delay: ${missing}`);
     const folder = mkdtempSync(join(tmpdir(), "netlab-rtt-bench-"));
@@ -123,7 +122,7 @@ await program({
       await using link = await namespaceLink({ toServer: PATH, toClient: PATH, seed: 1 });
       await addHosts(link, MOST_HOSTS);
       await using _ = await echoServers(link.server);
-      const standings = await compare(contenders(link, log), ROUNDS);
+      const standings = await compare(contenders(link, log), rounds);
       process.stdout.write(`${standingsTable("20 ms each way, a host", "median RTT, ms", standings)}\n\n`);
       const say = (line: string) => void process.stdout.write(`${line}\n`);
       say(

@@ -2,9 +2,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
-import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { connect } from "../../shared/tcp.ts";
 import { LocalServer } from "./local-server.ts";
@@ -91,7 +90,7 @@ async function connections(port: number): Promise<number> {
 await program({
   summary: "Measures the remote shell beside sh on a plain socket: small commands, a stream, handshakes.",
   example: "--rounds 5",
-  settings: { rounds: setting(integer(1), "runs of each that count", 5) },
+  settings: { rounds: ROUNDS },
   async run({ rounds }, { log }) {
     log("missing: ssh (needs an sshd that may be started here; not compared)");
     const plain = await plainShell();

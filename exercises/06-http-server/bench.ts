@@ -11,7 +11,7 @@ import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { freePort } from "../../shared/free-port.ts";
 import { nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 
@@ -147,7 +147,7 @@ await program({
   summary: "Measures the web server beside nginx, node:http and Python, with wrk.",
   example: "--rounds 5",
   settings: {
-    rounds: setting(integer(1), "runs of each that count", 5),
+    rounds: ROUNDS,
     duration: setting(integer(1, 60), "seconds of each run", 1),
   },
   async run({ rounds, duration }, { log }) {

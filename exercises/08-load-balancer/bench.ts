@@ -11,7 +11,7 @@ import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { freePort } from "../../shared/free-port.ts";
 import { type Load, nginxConfig, sha1, untilItAnswers, wrk } from "../../shared/http-load.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, pinned, Running, runTool, start } from "../../shared/running.ts";
 import { ALGORITHMS } from "./algorithms.ts";
@@ -236,7 +236,7 @@ await program({
     "Measures the load balancer beside HAProxy, nginx and http-proxy, and its algorithms beside each other.",
   example: "--rounds 5",
   settings: {
-    rounds: setting(integer(1), "runs of each that count", 5),
+    rounds: ROUNDS,
     duration: setting(integer(1, 60), "seconds of each run", 1),
   },
   async run({ rounds, duration }, { log }) {

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { freePort } from "../../shared/free-port.ts";
-import { type Contender, compare, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, pinned, Running, start, within } from "../../shared/running.ts";
 import { Crowd } from "./crowd.ts";
@@ -144,7 +144,7 @@ await program({
   summary: "Measures the chat server beside ngircd: deliveries to many receivers, and arrivals.",
   example: "--rounds 5",
   settings: {
-    rounds: setting(integer(1), "runs of each that count", 5),
+    rounds: ROUNDS,
     receivers: setting(integer(2, 5000), "members of the channel", 500),
   },
   async run({ rounds, receivers }, { log }) {

@@ -3,7 +3,7 @@ import { NtpTimeSync } from "ntp-time-sync";
 import { type Chronyd, startChronyd } from "../../shared/chronyd.ts";
 import { Failure } from "../../shared/errors.ts";
 import { udpLink } from "../../shared/link.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { isInstalled, start } from "../../shared/running.ts";
 import { offsetOf } from "./report.ts";
@@ -11,7 +11,6 @@ import { SystemClock } from "./system-clock.ts";
 import { measure } from "./time-client.ts";
 
 const SERVER = "exercises/10-cristian-clock/server.ts";
-const ROUNDS = 5;
 const EACH_ROUND = 200;
 const SAMPLES = 8;
 /** Over a path with a delay, so many synchronisations are under way at a time. */
@@ -104,13 +103,18 @@ class Tally {
 /** Where a server is that is ahead by so much. */
 type PortOf = (trueMs: number) => number | Promise<number>;
 
-async function bench(title: string, ports: { ours: PortOf; ntp: PortOf | undefined }, atATime: number) {
+async function bench(
+  title: string,
+  ports: { ours: PortOf; ntp: PortOf | undefined },
+  atATime: number,
+  rounds: number,
+) {
   const tallies = [new Tally("Cristian, client.ts and server.ts", cristian, ports.ours, atATime)];
   if (ports.ntp !== undefined)
     tallies.push(new Tally("SNTP, ntp-time-sync and chronyd", sntp, ports.ntp, atATime));
   const standings = await compare(
     tallies.map(({ contender }) => contender),
-    ROUNDS,
+    rounds,
   );
   process.stdout.write(`${standingsTable(title, "error in ms", standings)}\n\n`);
   process.stdout.write(`${tallies.map((tally) => `- ${tally.summary()}`).join("\n")}\n\n`);
@@ -119,8 +123,8 @@ async function bench(title: string, ports: { ours: PortOf; ntp: PortOf | undefin
 await program({
   summary: "Measures how far off Cristian's algorithm and SNTP are, on loopback and over an asymmetric path.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { rounds: ROUNDS },
+  async run({ rounds }, { log }) {
     const canNtp = isInstalled("chronyd") && isInstalled("chronyc");
     if (!canNtp) log("SNTP is missing: chronyd is not installed");
     await using ntp: (Chronyd & AsyncDisposable) | undefined = canNtp ? await startChronyd() : undefined;
@@ -146,8 +150,13 @@ await program({
         };
       };
       const at = (ports: Map<number, number>) => (trueMs: number) => ports.get(trueMs) ?? 0;
-      await bench("loopback", { ours: at(direct), ntp: shifted(ntp?.port) }, 1);
-      await bench("5 ms there, 35 ms back", { ours: at(behindPath), ntp: shifted(ntpLink?.port) }, AT_A_TIME);
+      await bench("loopback", { ours: at(direct), ntp: shifted(ntp?.port) }, 1, rounds);
+      await bench(
+        "5 ms there, 35 ms back",
+        { ours: at(behindPath), ntp: shifted(ntpLink?.port) },
+        AT_A_TIME,
+        rounds,
+      );
     } finally {
       for (const one of opened) await one[Symbol.asyncDispose]();
     }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { isInstalled, Running, runTool } from "../../shared/running.ts";
 import { LocalCluster } from "./local-cluster.ts";
@@ -139,7 +139,7 @@ await program({
     "Measures how long files take to two replicas, beside lsyncd and rsync, and how long it takes to a new master.",
   example: "--rounds 3 --large 256",
   settings: {
-    rounds: setting(integer(1, 100), "of each measurement", 5),
+    rounds: ROUNDS,
     large: setting(integer(64, 65_536), "MiB of the large file, a multiple of 64", 1024),
   },
   async run({ rounds, large }, { log }) {

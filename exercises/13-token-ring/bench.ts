@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program } from "../../shared/program.ts";
 import { isInstalled, runTool, within } from "../../shared/running.ts";
 import { freePorts, LocalRing, loopback, nodeHere } from "./local-ring.ts";
@@ -106,8 +106,8 @@ async function other(command: string, size: number, { script = "", option = "" }
 await program({
   summary: "Measures the rounds of an idle turn, beside the least that carries a byte round sockets.",
   example: "",
-  settings: {},
-  async run(_, { log }) {
+  settings: { rounds: ROUNDS },
+  async run({ rounds }, { log }) {
     const folder = await mkdtemp(join(tmpdir(), "netlab-pass-"));
     try {
       const pass = join(folder, "pass");
@@ -133,7 +133,7 @@ await program({
             name: "a byte, blocking C, a process each",
             run: () => other(pass, size, { option: "processes" }),
           });
-        const standings = await compare(contenders);
+        const standings = await compare(contenders, rounds);
         process.stdout.write(`${standingsTable(`${size} stations`, "rounds a second", standings)}\n\n`);
       }
       process.stdout.write("| stations | a round takes | a hop takes |\n|---|---|---|\n");

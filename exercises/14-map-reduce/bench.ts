@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { flag, integer, setting } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, peakMebibytes, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, peakMebibytes, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { program, projectFile } from "../../shared/program.ts";
 import { isInstalled, Running, within } from "../../shared/running.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
@@ -119,7 +119,7 @@ await program({
   example: "--megabytes 105",
   settings: {
     megabytes: setting(integer(5, 1000), "of text", 105),
-    rounds: setting(integer(1, 100), "that count, after one that does not", 5),
+    rounds: ROUNDS,
     grow: flag("measures what grows with the distinct terms, and nothing else"),
   },
   async run({ megabytes, rounds, grow }, { log }) {

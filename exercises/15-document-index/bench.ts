@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { flag } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
-import { type Contender, compare, median, standingsTable } from "../../shared/measure.ts";
+import { type Contender, compare, median, ROUNDS, standingsTable } from "../../shared/measure.ts";
 import { namespacesMissing } from "../../shared/namespaces.ts";
 import { program } from "../../shared/program.ts";
 import { cpuTimeMs, isInstalled, runTool } from "../../shared/running.ts";
@@ -16,7 +16,6 @@ import { Switch } from "./switch.ts";
 const DOCUMENTS = 10_000;
 const NODES = 6;
 const IDLE_MS = 20_000;
-const ROUNDS = 5;
 const POLL_MS = 10;
 
 const say = (line: string) => void process.stdout.write(`${line}\n`);
@@ -42,12 +41,12 @@ async function until(isSo: () => Promise<boolean>): Promise<void> {
 }
 
 /** From when a newcomer listens until it and all others know each other, in milliseconds. */
-async function discovery(): Promise<number[]> {
+async function discovery(rounds: number): Promise<number[]> {
   await using segment = await LocalSegment.open();
   const nodes = await Promise.all(["a", "b", "c", "d", "e"].map((name) => segment.start(name)));
   await Promise.all(nodes.map((node) => node.seesNodes(nodes.length)));
   const times: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let round = 0; round < rounds; round++) {
     const newcomer = await segment.start("newcomer");
     const beginMs = performance.now();
     const sees = (node: LocalNode) => until(async () => (await node.nodes()).length === nodes.length + 1);
@@ -152,12 +151,12 @@ async function growth(directory: string): Promise<void> {
 await program({
   summary: "Measures discovery, an idle network, and indexes of 10,000 documents.",
   example: "",
-  settings: { grow: flag("measures what grows with nodes and documents, and nothing else") },
-  async run({ grow }, { log }) {
+  settings: { rounds: ROUNDS, grow: flag("measures what grows with nodes and documents, and nothing else") },
+  async run({ rounds, grow }, { log }) {
     const directory = await mkdtemp(join(tmpdir(), "netlab-15-bench-"));
     try {
       if (grow) return await growth(directory);
-      const times = await discovery();
+      const times = await discovery(rounds);
       say(
         `discovery, a sixth node: median ${Math.round(median(times))} ms, at most ${Math.round(Math.max(...times))} ms`,
       );
@@ -177,7 +176,7 @@ await program({
       ];
       if (isInstalled("rsync")) contenders.push({ name: "rsync -rnc", run: () => rsyncChecksums(first) });
       else log("missing: rsync");
-      say(`${standingsTable("10,000 documents", "ms", await compare(contenders))}\n`);
+      say(`${standingsTable("10,000 documents", "ms", await compare(contenders, rounds))}\n`);
       for (let round = 0; round < 3; round++) {
         const { wallMs, cpuMs } = await sixNodes(folders);
         say(
