@@ -24,7 +24,7 @@ function isExecutable(path: string): boolean {
 export const pinned = (core: number): string[] =>
   isInstalled("taskset") ? ["taskset", "-c", String(core)] : [];
 
-/** Processor time that a process and its children have taken, in milliseconds; not a number where Linux's /proc is missing. */
+/** CPU time that a process and its children have taken, in milliseconds; not a number where Linux's /proc is missing. */
 export function cpuTimeMs(pid: number | undefined): number {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "latin1")

@@ -190,7 +190,7 @@ async function files(rounds: number, duration: number, log: (line: string) => vo
       `${standingsTable(`${title}, ${CLIENTS} connections`, "requests/s", standings)}\n\n`,
     );
     const times = [...cpu].map(([name, us]) => `${name} ${median(us).toFixed(1)}`);
-    process.stdout.write(`µs of processor time a request, medians: ${times.join(", ")}\n\n`);
+    process.stdout.write(`µs of CPU time a request, medians: ${times.join(", ")}\n\n`);
   }
 }
 

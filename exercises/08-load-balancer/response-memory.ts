@@ -16,7 +16,7 @@ export interface Reply {
 
 /**
  * A node mostly repeats itself, too: many ask for the same. Where the bytes that have arrived are those of its last head, that is
- * used again, and what was made of it. (With it a request of 1 KiB takes 33 µs of processor time, without it 47.)
+ * used again, and what was made of it. (With it a request of 1 KiB takes 33 µs of CPU time, without it 47.)
  */
 export class ResponseMemory {
   #bytes = HEAD_END;
