@@ -62,7 +62,21 @@ local function integer(name, doc, kind, size, rule)
   return field
 end
 
-local function bits(name, doc, size, parts)
+-- The numbers before last whose bits are 0, as "2-11, 14"; those below 1 do not count.
+local function missing(range, last)
+  local width, runs = 8 * range:len(), {}
+  for number = math.max(last - width, 1), last - 1 do
+    local run = runs[#runs]
+    if range:bitfield(width - (last - number), 1) == 0 then
+      if run and run[2] == number - 1 then run[2] = number else table.insert(runs, { number, number }) end
+    end
+  end
+  for i, run in ipairs(runs) do runs[i] = run[1] == run[2] and run[1] or run[1] .. "-" .. run[2] end
+  return #runs > 0 and table.concat(runs, ", ") or "none"
+end
+
+-- before: the field in front whose value these bits count back from; for the Info column it leaves "missing".
+local function bits(name, doc, size, parts, before)
   local field = { name = name }
   local word = ProtoField["uint" .. 8 * size]
   local proto
@@ -88,6 +102,7 @@ local function bits(name, doc, size, parts)
       first = first + part.width
     end
     note(s, name, #set > 0 and table.concat(set, ",") or "-")
+    if before then s.values.missing = missing(range, tonumber(s.values[before])) end
     return true
   end
   return field
@@ -472,7 +487,7 @@ attach(existing("time"), { tcp = { 11000 } })
 protocol {
   name = "nlru",
   title = "Reliable UDP (netlab)",
-  info = "{sequence} {kind}, ack {ack}",
+  info = "{kind} in packet {sequence}, ack {ack}, missing {missing}",
   udp = { 11100 },
   pdu = group("Packet", "", {
     integer("sequence", "counts the sender's packets from 1, and is never used again; 0: of no connection", "uint", 4),
@@ -510,7 +525,7 @@ protocol {
       { name = "minus_3", width = 1, mask = 0x4 },
       { name = "minus_2", width = 1, mask = 0x2 },
       { name = "minus_1", width = 1, mask = 0x1 },
-    }),
+    }, "ack"),
     bytes("token", "the receiver's, of its open or accept; zeros in an open", 8),
     integer("checksum", "CRC-32 (ISO 3309) of the packet with zeros in this place", "uint", 4),
     group("message", "data", {

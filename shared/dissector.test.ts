@@ -53,11 +53,31 @@ const Envelope = p.struct("Envelope", {
   seals: [p.containing(p.bytes(p.u8), Item), "one after the other"],
 });
 
+/** An acknowledgement, and eight bits about the numbers before it. */
+const Ack = p.struct("Ack", { latest: [p.u32, ""], earlier: [p.u8, ""] });
+const ACK_SHAPE = {
+  ...Ack.shape,
+  fields: [
+    { name: "latest", doc: "", shape: p.u32.shape },
+    {
+      name: "earlier",
+      doc: "",
+      shape: {
+        kind: "bits" as const,
+        bits: 8,
+        fields: Array.from({ length: 8 }, (_, i) => ({ name: `minus_${8 - i}`, width: 1 })),
+        before: "latest",
+      },
+    },
+  ],
+};
+
 const ALL = 20_000;
 const FIXED = 20_010;
 const TAIL = 20_020;
 const SIGNED = 20_050;
 const ENVELOPE = 20_040;
+const ACK = 20_030;
 const OTHERS = {
   echo: 20_061,
   daytime: 20_062,
@@ -76,6 +96,7 @@ const dissectors: Dissector[] = [
     udp: [TAIL],
     info: "no. {sequence} says {data}, {nothing}",
   },
+  { name: "lab_ack", title: "Ack", pdu: ACK_SHAPE, udp: [ACK], info: "{latest} missing {missing}" },
   { name: "lab_signed", title: "Signed", pdu: Signed.shape, tcp: [SIGNED], udp: [SIGNED] },
   {
     name: "lab_env",
@@ -553,5 +574,20 @@ function isWrong(bytes: Buffer): boolean {
   test("only bytes contain PDUs, and they stay bytes", () => {
     assert.throws(() => p.containing(p.text(p.u8) as never, Item), /text contains no PDU/);
     assert.deepEqual(p.decode(Envelope, envelope("items", two)).data, two);
+  });
+}
+{
+  const cases: [latest: number, earlier: number, info: string][] = [
+    [41, 0b1111_1101, "41 missing 39"],
+    [41, 0b0110_0010, "41 missing 33, 36-38, 40"],
+    [41, 0xff, "41 missing none"],
+    [3, 0b0000_0010, "3 missing 2"], // there is no 0
+    [1, 0, "1 missing none"],
+    [0, 0, "0 missing none"],
+  ];
+  const numbers = cases.map(([latest, earlier]) => udp(ACK, p.encode(Ack, { latest, earlier })));
+  test("bits about the numbers before another field's tell which of them are missing", options, async () => {
+    for (const [i, [, , info]] of cases.entries())
+      assert.equal((await frame(numbers[i] ?? 0))["_ws.col.Info"]?.[0]?.trimEnd(), info);
   });
 }

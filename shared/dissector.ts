@@ -91,7 +91,12 @@ function field(name: string, doc: string, shape: Shape, ...rule: string[]): stri
       return field(name, doc, of, `{ always = ${isUnsigned ? `0x${value.toString(16)}` : literal(value)} }`);
     }
     case "bits":
-      return call("bits", `${shape.bits / 8}`, block(bitFields(shape.bits, shape.fields)));
+      return call(
+        "bits",
+        `${shape.bits / 8}`,
+        block(bitFields(shape.bits, shape.fields)),
+        ...(shape.before === undefined ? [] : [literal(shape.before)]),
+      );
     case "text":
     case "bytes": {
       const { kind, length, max, contents } = shape;

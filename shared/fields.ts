@@ -23,7 +23,8 @@ export class PduError extends Failure {
 export type Shape =
   | { kind: "integer"; bits: 8 | 16 | 32 | 64; signed: boolean }
   | { kind: "enum"; of: Shape; codes: Readonly<Record<string, number>> }
-  | { kind: "bits"; bits: number; fields: { name: string; width: number }[] }
+  /** `before`: each bit is about a number, from 1 up, before the one in that field; the last bit about the nearest. */
+  | { kind: "bits"; bits: number; fields: { name: string; width: number }[]; before?: string }
   | { kind: "text" | "bytes"; length: number | Shape | "rest"; max?: number; contents?: Contents }
   | { kind: "constant"; of: Shape; value: number | string }
   | StructShape

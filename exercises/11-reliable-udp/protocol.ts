@@ -251,7 +251,9 @@ function withBits(shape: StructShape): Shape {
   return {
     ...shape,
     fields: shape.fields.map((field) =>
-      field.name === "ackBitfield" ? { ...field, shape: { kind: "bits", bits: 32, fields: bits } } : field,
+      field.name === "ackBitfield"
+        ? { ...field, shape: { kind: "bits", bits: 32, fields: bits, before: "ack" } }
+        : field,
     ),
   };
 }
@@ -261,7 +263,7 @@ export const dissectors: readonly Dissector[] = [
     name: "nlru",
     title: "Reliable UDP (netlab)",
     pdu: withBits(Packet.shape),
-    info: "{sequence} {kind}, ack {ack}",
+    info: "{kind} in packet {sequence}, ack {ack}, missing {missing}",
     udp: [PORT],
   },
 ];
