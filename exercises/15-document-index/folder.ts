@@ -196,9 +196,9 @@ export class Folder {
     } catch (error) {
       if (!isFailure(error)) throw error;
       const { code } = error as NodeJS.ErrnoException;
-      // ENOENT of a file that its folder names: the name is not UTF-8, and so another one.
-      if (code !== "ENOENT" || path.includes("\ufffd"))
-        this.#complain(path, `${printable(JSON.stringify(path))} is not shared`, error);
+      const shown = `${printable(JSON.stringify(path))} is not shared`;
+      if (code !== "ENOENT") this.#complain(path, shown, error);
+      else if (path.includes("\ufffd")) this.#complain(path, `${shown}: its name is not UTF-8`);
       return this.#forget(path);
     }
   }
@@ -220,7 +220,7 @@ export class Folder {
     const { sha256 } = read;
     const modifiedMs = Math.max(0, Math.round(stats.mtimeMs));
     const found = { path, size: stats.size, modifiedMs, sha256 };
-    this.#known.set(path, { stamp, isYoung: Date.now() - stats.mtimeMs < RACY_MS, file: found });
+    this.#known.set(path, { stamp, isYoung: Math.abs(Date.now() - stats.mtimeMs) < RACY_MS, file: found });
     const isNew = known?.file.sha256 !== sha256 || known.file.modifiedMs !== modifiedMs;
     if (isNew) this.#options.onFile(found);
     return isNew;

@@ -1,7 +1,7 @@
 /** The PDUs, the index, paths, the listing and the folder: what needs no network. */
 import { strict as assert } from "node:assert";
 import { createHash } from "node:crypto";
-import { mkdtemp, rm, symlink, truncate, utimes } from "node:fs/promises";
+import { mkdtemp, rename, rm, symlink, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -461,6 +461,39 @@ test("a folder that is not watched is looked through: what comes, changes and go
     });
     await within(found, "what has changed", LONG_MS);
     assert.ok(!told.includes("stays 5"), "it was told before");
+  } finally {
+    stop.abort();
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("a folder: a file of a time to come is read once; one whose name is not UTF-8 is said and left out", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "netlab-folder-"));
+  const stop = new AbortController();
+  const lines: string[] = [];
+  try {
+    await put(folder, "tomorrow", "x");
+    const later = new Date(Date.now() + 86_400_000);
+    await utimes(join(folder, "tomorrow"), later, later);
+    await writeFile(Buffer.concat([Buffer.from(`${folder}/`), Buffer.from([0x66, 0xff])]), "x").catch(
+      () => {},
+    );
+    const told = new Set<string>();
+    let found = () => {};
+    const isFound = new Promise<void>((resolve) => {
+      found = resolve;
+    });
+    const opened = await Folder.open({
+      ...{ folder, watchAfterMs: LONG_MS, signal: stop.signal, log: (line) => lines.push(line) },
+      ...{ onFile: ({ path }) => told.add(path), onGone: () => {} },
+      onChanges: () => told.has("comes") && found(),
+    });
+    await put(folder, ".y.nldi-part", "y");
+    await rename(join(folder, ".y.nldi-part"), join(folder, "comes"));
+    await within(isFound, "all to be looked through again", LONG_MS);
+    assert.ok(opened.filesRead <= 2, `${opened.filesRead} reads`);
+    if (process.platform === "linux")
+      assert.deepEqual(lines, ['"f\ufffd" is not shared: its name is not UTF-8']);
   } finally {
     stop.abort();
     await rm(folder, { recursive: true });

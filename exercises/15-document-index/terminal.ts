@@ -95,16 +95,13 @@ async function fetch(what: string, { node, json, signal, log, print }: TerminalO
     progress.advance(bytes - doneBytes);
     doneBytes = bytes;
   };
-  try {
-    const got = await get(row, node.sourcesOf([...new Set(ids)]), { into: ".", signal, log, onBytes });
-    const { size, sha256 } = row;
-    if (json) return print(JSON.stringify({ name: got.name, size, sha256, from: got.from }));
-    const amount = `${formatBytes(size)}, SHA-256 ${sha256.slice(0, 8)}… verified`;
-    const origin = got.from.length === 0 ? "it was here already" : `from ${got.from.join(", then ")}`;
-    print(`${printable(got.name)}: ${amount}, ${origin}`);
-  } finally {
-    progress.end();
-  }
+  const sources = node.sourcesOf([...new Set(ids)]);
+  const got = await get(row, sources, { into: ".", signal, log, onBytes }).finally(() => progress.end());
+  const { size, sha256 } = row;
+  if (json) return print(JSON.stringify({ name: got.name, size, sha256, from: got.from }));
+  const amount = `${formatBytes(size)}, SHA-256 ${sha256.slice(0, 8)}… verified`;
+  const origin = got.from.length === 0 ? "it was here already" : `from ${got.from.join(", then ")}`;
+  print(`${printable(got.name)}: ${amount}, ${origin}`);
 }
 
 /** Takes commands from stdin, one after the other, until `quit`, the terminal's end or a stop. */
