@@ -73,6 +73,9 @@ export async function runJob(options: JobOptions): Promise<Totals> {
 
 /** Not the reducer's fault. */
 class JobFailure extends Failure {}
+const cannotWrite = (error: unknown) => {
+  throw new JobFailure("cannot write the output", { cause: error });
+};
 
 class MasterJob {
   readonly announcement: MessageOf<"job">;
@@ -126,7 +129,7 @@ class MasterJob {
   async #collect(reducer: Peer): Promise<Totals> {
     for (;;) {
       const message = await reducer.expect("partState", "result", "jobDone");
-      if (message.type === "result") await this.#options.write(message.lines);
+      if (message.type === "result") await this.#options.write(message.lines).catch(cannotWrite);
       else if (message.type === "partState") this.#onPartState(message);
       else if (this.#board.isDone) return message;
       else throw new Failure("it ended the job before it had all parts");

@@ -26,6 +26,7 @@ async function openPart(path: string, text: FileHandle): Promise<FileHandle> {
   try {
     const target = await stat(path).catch(() => undefined);
     if (target?.isDirectory()) throw new Failure("it is a directory");
+    if (target?.isFile() === false) throw new Failure("it is no file that could be replaced");
     const { dev, ino } = await text.stat();
     if (target?.dev === dev && target.ino === ino) throw new Failure("it is the text itself");
     return await open(`${path}.${process.pid}.part`, "wx");

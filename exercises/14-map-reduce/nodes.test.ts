@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { connect as connectSocket, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -72,6 +72,8 @@ describe("master.ts", () => {
   test("what cannot be read or written is said before anything is counted, and nothing is left over", async () => {
     const folder = cluster.file("folder");
     await mkdir(folder);
+    const device = cluster.file("device");
+    await symlink("/dev/null", device);
     const cases = [
       [
         [cluster.file("nowhere.txt"), "out"],
@@ -80,6 +82,7 @@ describe("master.ts", () => {
       [[folder, "out"], /^error: cannot read .*folder: it is not a file/],
       [[path, folder], /^error: cannot write .*folder: it is a directory\n$/],
       [[path, path], /^error: cannot write .*text\.txt: it is the text itself\n$/],
+      [[path, device], /^error: cannot write .*device: it is no file that could be replaced\n$/],
     ] as const;
     await Promise.all(
       cases.map(async ([args, message]) => {
@@ -178,7 +181,7 @@ describe("deaths", () => {
     const node = [process.execPath, "--import", import.meta.resolve("tsx")];
     const { code, stderr } = await runTool("sh", ["-c", limited, "sh", ...node, ...args.map(String)]);
     assert.equal(code, 1, stderr);
-    assert.match(stderr, /^error: .*EFBIG/);
+    assert.match(stderr, /^error: cannot write the output: .*EFBIG/);
     assert.ok(!existsSync(out));
     assert.deepEqual(leftOvers("cut-off"), []);
   });
