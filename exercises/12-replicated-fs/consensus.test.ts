@@ -73,6 +73,7 @@ const candidate = (from: number, term: number, lastIndex: number, lastTerm: numb
   isTrial: false,
 });
 function answerTo(node: Consensus<Entry>, message: Message<Entry>, nowMs = 0): Message<Entry> | undefined {
+  node.takeOutput(); // what it had to say before
   node.receive(message, nowMs);
   return node.takeOutput()[0]?.message;
 }
@@ -90,6 +91,79 @@ test("one vote a term, the same again to the same", () => {
   assert.ok(isGranted(answerTo(node, candidate(2, 4, 1, 1))));
   assert.ok(isGranted(answerTo(node, candidate(2, 4, 1, 1))));
   assert.ok(!isGranted(answerTo(node, candidate(3, 4, 1, 1))));
+});
+
+test("a trial is for a new term, and binds nobody", () => {
+  const node = nodeOf(3, [1]);
+  const trial = (from: number, term: number) => ({ ...candidate(from, term, 1, 1), isTrial: true });
+  assert.ok(!isGranted(answerTo(node, trial(2, 3))));
+  assert.ok(isGranted(answerTo(node, trial(2, 4))));
+  assert.equal(node.term, 3);
+  assert.ok(isGranted(answerTo(node, candidate(3, 3, 1, 1))), "the vote is still free");
+  assert.ok(isGranted(answerTo(node, trial(2, 4))));
+  assert.ok(!isGranted(answerTo(node, candidate(2, 3, 1, 1))), "and still the other's");
+});
+
+test("who has given its vote waits for what comes of it", () => {
+  const node = nodeOf(3, [1]);
+  assert.ok(!isGranted(answerTo(node, candidate(3, 4, 0, 0), 1000)));
+  assert.ok(isGranted(answerTo(node, candidate(2, 4, 1, 1), 2400)));
+  node.tick(2600);
+  assert.equal(node.role, "replica");
+  node.tick(3900);
+  assert.equal(node.role, "candidate");
+});
+
+const vote = (from: number, term: number, isTrial = false): Message<Entry> => ({
+  ...{ kind: "vote", from, term, granted: true, isTrial },
+});
+const MEMBERS = [1, 2, 3, 4, 5];
+/** Node 1 of five stands for election, its trial won; or node `id` of other ones. */
+function standing(members = MEMBERS): Consensus<Entry> {
+  const node = new Consensus<Entry>(
+    1,
+    { ...durable(0, []), base: { index: 0, term: 0, members } },
+    0,
+    () => 0.5,
+  );
+  node.tick(3000);
+  for (const from of [2, 3]) node.receive(vote(from, 1, true), 3000);
+  return node;
+}
+
+test("votes count that are of this election, of members, and not of its trial", () => {
+  const node = standing();
+  assert.deepEqual([node.role, node.term], ["candidate", 1], "those of the trial elect nobody");
+  node.receive(vote(2, 1), 3000);
+  node.receive(vote(2, 1), 3000);
+  node.receive(vote(9, 1), 3000);
+  node.receive(vote(4, 1, true), 3000);
+  assert.equal(node.role, "candidate");
+  node.tick(5000); // nobody has won: the next one
+  for (const from of [2, 3]) node.receive(vote(from, 2, true), 5000);
+  assert.deepEqual([node.role, node.term], ["candidate", 2]);
+  for (const from of [3, 4, 5]) node.receive(vote(from, 1), 5000);
+  assert.equal(node.role, "candidate", "late votes of the last election");
+  for (const from of [4, 5]) node.receive(vote(from, 2), 5000);
+  assert.equal(node.role, "master");
+});
+
+test("who is no member stands for no election", () => {
+  const node = standing([2, 3]);
+  assert.deepEqual([node.role, node.takeOutput()], ["replica", []]);
+});
+
+test("a replica takes entries only behind one that is the master's, and commits no further than they agree", () => {
+  const append = (prevTerm: number, commit: number): Message<Entry> => ({
+    ...{ kind: "append", from: 2, term: 4, prevIndex: 2, prevTerm, entries: [], commit },
+  });
+  const node = nodeOf(3, [1, 2, 2]);
+  assert.deepEqual(answerTo(node, append(3, 3)), {
+    ...{ kind: "acknowledge", from: 1, term: 4, accepted: false, match: 1 },
+  });
+  assert.equal(node.commit, 0);
+  answerTo(node, append(2, 3));
+  assert.equal(node.commit, 2, "its third entry may be another than the master's");
 });
 
 test("who hears a master does not answer a candidate", () => {
@@ -157,6 +231,33 @@ test("an entry is committed when a majority has it on disk, the master's own dis
 function pass(node: Consensus<Entry>, fromMs: number, toMs: number): void {
   for (let nowMs = fromMs; nowMs <= toMs; nowMs += 100) node.tick(nowMs);
 }
+
+test("an acknowledgement of another term counts for nothing", () => {
+  const node = nodeOf(1, []);
+  node.tick(3000);
+  node.receive(vote(2, 2, true), 3000);
+  node.receive(vote(2, 2), 3000);
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.takeOutput();
+  node.saved(1, 2);
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 1 }, 3000);
+  assert.equal(node.commit, 0);
+});
+
+test("a master that is taken out goes when that is committed", () => {
+  const node = master();
+  node.propose((term) => ({ term, id: 1, members: [2, 3] }), 3000);
+  node.saved(1, 1);
+  node.takeOutput();
+  const acknowledge = (from: number) =>
+    node.receive({ kind: "acknowledge", from, term: 1, accepted: true, match: 1 }, 3050);
+  acknowledge(2);
+  node.tick(3100);
+  assert.equal(node.role, "master", "its successors need it until then");
+  acknowledge(3);
+  node.tick(3150);
+  assert.deepEqual([node.role, node.commit], ["replica", 1]);
+});
 
 test("a master that hears of no majority is none any more", () => {
   const node = master();
@@ -373,6 +474,7 @@ test("proposals between two sendings go in one append, and no more than four app
   node.tick(3601);
   const [again] = said(node, 2);
   assert.ok(again?.kind === "append" && again.prevIndex === 3, "what was not answered is sent again");
+  assert.equal(again.entries.length, 4);
   node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: false, match: 0 }, 3601);
   const [late] = said(node, 2);
   assert.ok(late?.kind === "append" && late.prevIndex === 3, "a refusal that comes late undoes nothing");
@@ -406,5 +508,76 @@ test("who lacks what is in no log any more is told to copy the whole", () => {
   assert.deepEqual(
     said(node, 3).map(({ kind }) => kind),
     ["copy"],
+  );
+});
+
+test("four appends are unanswered at most: an answer makes room for as many as it says, a refusal for all", () => {
+  const node = master();
+  const sent = () => said(node, 2).length;
+  let entries = 0;
+  const propose = () => {
+    node.propose((term) => ({ term, id: ++entries }), 3000);
+    return sent();
+  };
+  const answer = (accepted: boolean, match: number) =>
+    node.receive({ kind: "acknowledge", from: 2, term: 1, accepted, match }, 3000);
+  assert.deepEqual([propose(), propose(), propose(), propose(), propose()], [1, 1, 1, 1, 0]);
+  answer(true, 1);
+  assert.equal(sent(), 1, "for one");
+  assert.equal(propose(), 0);
+  answer(true, 5);
+  assert.deepEqual([sent(), propose(), propose(), propose(), propose()], [1, 1, 1, 1, 0], "for all");
+  answer(false, 3);
+  const [again] = said(node, 2);
+  assert.ok(again?.kind === "append" && again.prevIndex === 5 && again.entries.length === entries - 5);
+});
+
+test("what was just sent is not sent again; a heartbeat meanwhile stands behind what the node has", () => {
+  const node = master();
+  const propose = (nowMs: number) => node.propose((term) => ({ term, id: 1 }), nowMs);
+  propose(3000);
+  node.takeOutput();
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: true, match: 1 }, 3000);
+  for (let nowMs = 3100; nowMs < 3900; nowMs += 100) node.tick(nowMs);
+  node.takeOutput();
+  propose(3900);
+  assert.equal(said(node, 2).length, 1);
+  node.tick(4000);
+  const [beat] = said(node, 2);
+  assert.ok(beat?.kind === "append" && beat.prevIndex === 1 && beat.entries.length === 0);
+});
+
+test("a refusal leads back, whatever it says", () => {
+  const node = nodeOf(0, [0, 0, 0]);
+  node.tick(3000);
+  for (const isTrial of [true, false]) node.receive(vote(2, 1, isTrial), 3000);
+  assert.ok(said(node, 2).some((message) => message.kind === "append" && message.prevIndex === 3));
+  node.receive({ kind: "acknowledge", from: 2, term: 1, accepted: false, match: 9 }, 3000);
+  const [lower] = said(node, 2);
+  assert.ok(lower?.kind === "append" && lower.prevIndex === 2);
+});
+
+test("a node that is silent is not told to copy the whole for that, one that lacks the last entry of the base is", () => {
+  const base = { index: 2, term: 0, members: [1, 2, 3] };
+  const node = new Consensus<Entry>(1, { ...durable(0, [0]), base }, 0, () => 0.5);
+  node.tick(3000);
+  for (const isTrial of [true, false]) node.receive(vote(2, 1, isTrial), 3000);
+  node.propose((term) => ({ term, id: 1 }), 3000);
+  node.takeOutput();
+  const kinds = (nowMs: number) => {
+    node.tick(nowMs);
+    return said(node, 3).map(({ kind }) => kind);
+  };
+  assert.deepEqual([...kinds(3600), ...kinds(4200)], ["append", "append"]);
+  node.receive({ kind: "acknowledge", from: 3, term: 1, accepted: false, match: 1 }, 4200);
+  assert.deepEqual(kinds(4400), ["copy"]);
+});
+
+test("a new member hears of its master at once", () => {
+  const node = master();
+  node.propose((term) => ({ term, id: 1, members: [1, 2, 3, 4] }), 3000);
+  assert.deepEqual(
+    said(node, 4).map(({ kind }) => kind),
+    ["append"],
   );
 });
