@@ -74,10 +74,16 @@ export const share: Parse<number> = (value) => {
   throw new Failure("is not a share, as 2% or 0.02");
 };
 
-export const port: Parse<number> = (value) => {
-  if (/^\d+$/.test(value) && Number(value) <= 65_535) return Number(value);
-  throw new Failure("is not a port (0 to 65535)");
-};
+const portFrom =
+  (least: number): Parse<number> =>
+  (value) => {
+    if (/^\d+$/.test(value) && Number(value) >= least && Number(value) <= 65_535) return Number(value);
+    throw new Failure(`is not a port (${least} to 65535)`);
+  };
+/** To listen on: 0 is any free one. */
+export const port = portFrom(0);
+/** To connect to. */
+export const peerPort = portFrom(1);
 
 /** A name or numeric address; an IPv6 address may stand in brackets. */
 export const host: Parse<string> = (value) => {

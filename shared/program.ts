@@ -12,8 +12,8 @@ import {
   flag,
   host,
   Ini,
-  integer,
   kebabCase,
+  peerPort,
   port,
   readSetting,
   type Setting,
@@ -58,7 +58,7 @@ export const listenAt = (defaultPort: number) => ({
 /** Which server a client asks. */
 export const serverAt = (defaultPort: number) => ({
   host: setting(host, "name or address of the server", "127.0.0.1"),
-  port: setting(integer(1, 65_535), "port of the server", defaultPort),
+  port: setting(peerPort, "port of the server", defaultPort),
 });
 
 /** A file of the project, wherever the program was started: `projectFile("config/daytime.ini")`. */

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { rootCertificates } from "node:tls";
 import { setFlagsFromString } from "node:v8";
-import { flag, integer, many, optional, type Parse, setting, text } from "../../shared/config.ts";
+import { flag, integer, many, optional, type Parse, peerPort, setting, text } from "../../shared/config.ts";
 import { explain, Failure, UsageError } from "../../shared/errors.ts";
 import { type Fields, HttpError, parseFields } from "../../shared/http.ts";
 import { printable } from "../../shared/printable.ts";
@@ -70,7 +70,7 @@ await program({
       alias: ["O"],
     }),
     proxy: optional(text, "proxy, a URL or a host (default: http_proxy, https_proxy, no_proxy)"),
-    port: optional(integer(1, 65_535), "the proxy's port, where --proxy does not say it"),
+    port: optional(peerPort, "the proxy's port, where --proxy does not say it"),
     headersLog: optional(text, "file to add every status line and header to"),
     logSecrets: flag("write passwords and cookies that are sent to the headers log, too"),
     maxRedirects: setting(integer(0), "redirections to follow", 20),

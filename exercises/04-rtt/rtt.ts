@@ -1,6 +1,16 @@
 /** An RTT meter (RFC 2681): every host at once, by stream and by datagram sockets, once or on a schedule. */
 import { renameSync, writeFileSync } from "node:fs";
-import { flag, integer, many, oneOf, optional, type Parse, setting, text } from "../../shared/config.ts";
+import {
+  flag,
+  integer,
+  many,
+  oneOf,
+  optional,
+  type Parse,
+  peerPort,
+  setting,
+  text,
+} from "../../shared/config.ts";
 import { explain, Failure, UsageError } from "../../shared/errors.ts";
 import { svgOf } from "../../shared/plot.ts";
 import { type Context, configFile, program } from "../../shared/program.ts";
@@ -126,7 +136,7 @@ await program({
     ),
     dnsName: setting(domainName, "with --udp-probe dns: the name to ask for", "."),
     port: optional(
-      integer(1, 65_535),
+      peerPort,
       `port of hosts that name none (default: ${ECHO_PORT}, exercise 01's; with --udp-probe dns ${DNS_PORT})`,
     ),
     seconds: setting(integer(1, DAY_MS / 1000), "how long to measure", 10, { alias: ["segundos"] }),

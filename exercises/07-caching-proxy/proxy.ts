@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { lstatSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { flag, integer, optional, type Parse, setting, text } from "../../shared/config.ts";
+import { flag, integer, optional, type Parse, peerPort, setting, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { openLog } from "../../shared/http-serving.ts";
 import { configFile, listenAt, program } from "../../shared/program.ts";
@@ -24,8 +24,7 @@ const byteSize: Parse<number> = (value) => {
   throw new Failure("is no size in bytes, like 64KiB, 256MiB or 1GiB");
 };
 
-const portList: Parse<readonly number[]> = (value) =>
-  value.split(",").map((one) => integer(1, 65_535)(one.trim()));
+const portList: Parse<readonly number[]> = (value) => value.split(",").map((one) => peerPort(one.trim()));
 const seconds = integer(1, 86_400);
 
 await program({

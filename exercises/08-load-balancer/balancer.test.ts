@@ -502,7 +502,7 @@ describe("the program", () => {
     writeFileSync(file, "[nodo1]\nhost = 127.0.0.1\nport = http\n");
     const { code, stdout, stderr } = await run(BALANCER, ["--config", file]);
     assert.deepEqual([code, stdout], [2, ""]);
-    assert.equal(stderr, `error: ${file}:3: [nodo1] port "http" is not a port (0 to 65535)\n`);
+    assert.equal(stderr, `error: ${file}:3: [nodo1] port "http" is not a port (1 to 65535)\n`);
     const missing = await run(BALANCER, ["--config", join(folder, "none.ini")]);
     assert.deepEqual([missing.code, /no such file/.test(missing.stderr)], [2, true]);
     assert.equal((await run(BALANCER, ["--backend", "a:b:c"])).code, 2);

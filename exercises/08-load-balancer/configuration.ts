@@ -8,7 +8,7 @@ import {
   oneOf,
   optional,
   type Parse,
-  port,
+  peerPort,
   type SettingsValue,
   setting,
 } from "../../shared/config.ts";
@@ -24,11 +24,6 @@ const seconds: Parse<number> = (text) => {
 const path: Parse<string> = (text) => {
   if (/^\/[!-~]*$/.test(text)) return text;
   throw new Failure("is not a path (/…)");
-};
-const nodePort: Parse<number> = (text) => {
-  const value = port(text);
-  if (value > 0) return value;
-  throw new Failure("is not a port (1 to 65535)");
 };
 
 /** [balancer]; also on the command line, which goes first. */
@@ -57,7 +52,7 @@ export const POLICY_OPTIONS = {
 
 const NODE = {
   host: setting(host, "name or address of the node"),
-  port: setting(nodePort, "its port"),
+  port: setting(peerPort, "its port"),
   weight: setting(integer(1, 1000), "its share of the requests", 1),
 };
 export type NodeSpec = SettingsValue<typeof NODE> & { name: string };
