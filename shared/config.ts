@@ -74,6 +74,9 @@ export const share: Parse<number> = (value) => {
   throw new Failure("is not a share, as 2% or 0.02");
 };
 
+/** How long something may take: parts of a second too, and a day at most. */
+export const seconds = decimal("seconds", 0.001, 86_400);
+
 const portFrom =
   (least: number): Parse<number> =>
   (value) => {

@@ -2,7 +2,7 @@
 import { createPrivateKey } from "node:crypto";
 import { openSync, statSync, writeSync } from "node:fs";
 import { userInfo } from "node:os";
-import { flag, integer, oneOf, optional, setting, text } from "../../shared/config.ts";
+import { flag, integer, oneOf, optional, seconds, setting, text } from "../../shared/config.ts";
 import { explain, Failure, UsageError } from "../../shared/errors.ts";
 import { type Context, listenAt, program } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
@@ -117,11 +117,7 @@ await program({
     shell: setting(text, "shell that runs the commands", "/bin/sh"),
     log: optional(text, "file to add a line of JSON to for each login and command"),
     maxSessions: setting(integer(1), "clients logged in at once", 100),
-    idleTimeout: setting(
-      integer(1, 86_400),
-      "seconds without a command, or with output not taken, until the end",
-      900,
-    ),
+    idleTimeout: setting(seconds, "seconds without a command, or with output not taken, until the end", 900),
     loginDelay: setting(
       integer(0, 30_000),
       "milliseconds that an address waits after a failed login, doubled by each",

@@ -1,7 +1,7 @@
 /** An HTTP/1.1 server for files (RFC 9110, RFC 9112) on plain sockets. */
 import cluster from "node:cluster";
 import type { Writable } from "node:stream";
-import { integer, optional, setting, text } from "../../shared/config.ts";
+import { integer, optional, seconds, setting, text } from "../../shared/config.ts";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain } from "../../shared/errors.ts";
 import { HttpError, persists, type RequestHead, requestReader } from "../../shared/http.ts";
@@ -187,8 +187,6 @@ function logAccess(
   if (accessLog === undefined) return;
   accessLog.write(logLine(peerHost, Date.now(), head, status, sizeBytes));
 }
-
-const seconds = integer(1, 86_400);
 
 await program({
   summary: "An HTTP/1.1 server for the files of a folder.",

@@ -3,7 +3,16 @@ import { randomBytes } from "node:crypto";
 import { lstatSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { flag, integer, optional, type Parse, peerPort, setting, text } from "../../shared/config.ts";
+import {
+  flag,
+  integer,
+  optional,
+  type Parse,
+  peerPort,
+  seconds,
+  setting,
+  text,
+} from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { openLog } from "../../shared/http-serving.ts";
 import { configFile, listenAt, program } from "../../shared/program.ts";
@@ -25,7 +34,6 @@ const byteSize: Parse<number> = (value) => {
 };
 
 const portList: Parse<readonly number[]> = (value) => value.split(",").map((one) => peerPort(one.trim()));
-const seconds = integer(1, 86_400);
 
 await program({
   summary: "A caching HTTP proxy.",

@@ -1,6 +1,6 @@
 /** An HTTP/1.1 load balancer (RFC 9110, RFC 9112) on plain sockets. */
 import { randomBytes } from "node:crypto";
-import { host, integer, optional, port, type SettingsValue, setting } from "../../shared/config.ts";
+import { host, integer, optional, port, type SettingsValue, seconds, setting } from "../../shared/config.ts";
 import { type Connection, TimeoutError } from "../../shared/connection.ts";
 import { explain, UsageError } from "../../shared/errors.ts";
 import { HttpError, requestReader } from "../../shared/http.ts";
@@ -74,8 +74,6 @@ function reloadOnHangup(
     }
   });
 }
-
-const seconds = integer(1, 86_400);
 
 await program({
   summary: "An HTTP/1.1 load balancer.",

@@ -10,17 +10,13 @@ import {
   type Parse,
   peerPort,
   type SettingsValue,
+  seconds,
   setting,
 } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { ALGORITHMS } from "./algorithms.ts";
 
-const seconds: Parse<number> = (text) => {
-  const value = Number(text);
-  if (/^\d+(\.\d+)?$/.test(text) && value > 0 && value <= 86_400) return value;
-  throw new Failure("is not a number of seconds (above 0, at most 86400)");
-};
 const path: Parse<string> = (text) => {
   if (/^\/[!-~]*$/.test(text)) return text;
   throw new Failure("is not a path (/…)");

@@ -403,7 +403,7 @@ describe("configuration", () => {
       ],
       [
         `[balancer]\ntimeout = -1\n${NODE}`,
-        ':2: [balancer] timeout "-1" is not a number of seconds (above 0, at most 86400)',
+        ':2: [balancer] timeout "-1" is not a number of seconds from 0.001 to 86400',
       ],
       [`[balancer]\nhealth-path = x\n${NODE}`, ':2: [balancer] health-path "x" is not a path (/…)'],
       [`${NODE}[b]\nhost = 127.0.0.1\nport = 10601\n`, ":6: [b] port: 127.0.0.1:10601 is [nodo1] already"],

@@ -1,6 +1,6 @@
 /** A chat server that speaks IRC (RFC 1459, RFC 2812), for our client and for real ones. */
 import { readFileSync } from "node:fs";
-import { integer, optional, type Parse, setting, text } from "../../shared/config.ts";
+import { integer, optional, type Parse, seconds, setting, text } from "../../shared/config.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { listenAt, program } from "../../shared/program.ts";
 import { serve } from "../../shared/tcp.ts";
@@ -16,13 +16,6 @@ const MOTD_LINE_BYTES = 400;
 const serverName: Parse<string> = (value) => {
   if (/^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/.test(value) && value.includes(".")) return value;
   throw new Failure("is not a server's name (letters, digits, hyphens and at least one dot)");
-};
-
-/** Parts of a second too. */
-const seconds: Parse<number> = (value) => {
-  const number = Number(value);
-  if (/^\d+(\.\d+)?$/.test(value) && number > 0 && number <= 86_400) return number;
-  throw new Failure("is not a number of seconds up to 86400");
 };
 
 /** The lines as bytes, without what a line may not hold. */
