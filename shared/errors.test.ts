@@ -38,6 +38,8 @@ test("what the system says, in words that say what to do; by the call that faile
   );
   assert.match(explain(systemError("EACCES", "listen")), /--port$/);
   assert.equal(explain(systemError("EACCES", "open")), "permission denied (EACCES)");
+  assert.match(explain(systemError("ENOSPC", "watch")), /fs\.inotify\.max_user_watches$/);
+  assert.equal(explain(systemError("ENOSPC", "write")), "the disk is full (ENOSPC)");
   assert.equal(explain(systemError("EXDEV", "rename")), "rename EXDEV: as Node says it");
   // Several addresses were tried (AggregateError): there is a code, but no call.
   assert.match(explain(systemError("ECONNREFUSED")), /^connection refused \(ECONNREFUSED\)/);

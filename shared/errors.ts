@@ -34,6 +34,8 @@ export class TimeoutError extends Failure {
 const MEANING: Readonly<Record<string, string>> = {
   "listen EACCES": "permission denied (EACCES); ports below 1024 need rights, choose another with --port",
   "bind EACCES": "permission denied (EACCES); ports below 1024 need rights, choose another with --port",
+  "watch EMFILE": "too many watchers (EMFILE); Linux' limit is fs.inotify.max_user_instances",
+  "watch ENOSPC": "too many files are watched (ENOSPC); Linux' limit is fs.inotify.max_user_watches",
   EACCES: "permission denied (EACCES)",
   EADDRINUSE: "address already in use (EADDRINUSE); choose another with --port",
   EADDRNOTAVAIL: "not an address of this machine (EADDRNOTAVAIL); choose another with --host",
