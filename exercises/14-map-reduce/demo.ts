@@ -78,7 +78,7 @@ await program({
     const folder = await mkdtemp(join(tmpdir(), "netlab-map-reduce-demo-"));
     try {
       await smallJob(folder, port);
-      say(await bigJob());
+      say(`\n${await bigJob()}`);
     } catch (error) {
       throw new Failure(`the nodes did not do what they should: ${explain(error)}`, { cause: error });
     } finally {
