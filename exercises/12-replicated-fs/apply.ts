@@ -46,11 +46,11 @@ export class Applier {
    * Carries out a committed entry, in the directory and in the tree. One that was carried out before, in whole or in
    * part, may come again. `isOurs`: the change was seen in this very directory, and may have been overtaken there.
    */
-  apply(entry: Entry, isOurs: boolean): void {
+  async apply(entry: Entry, isOurs: boolean): Promise<void> {
     const { path, action } = entry;
-    if (isPut(entry)) this.#put(entry, isOurs);
-    if (action === "delete") this.#delete(path, isOurs);
-    if (action === "move") this.#move(path, moveOf(entry), isOurs);
+    if (isPut(entry)) await this.#put(entry, isOurs);
+    if (action === "delete") await this.#delete(path, isOurs);
+    if (action === "move") await this.#move(path, moveOf(entry), isOurs);
     const item = this.tree.get(path);
     if (action === "metadata" && item && !isOurs && this.disk.find(path)?.kind === item.kind)
       this.disk.setMetadata(path, { ...item, ...decode(MetadataBody, entry.body) });
@@ -60,7 +60,7 @@ export class Applier {
     if (action === "move") this.#restoreTime(parentOf(moveOf(entry)));
   }
 
-  #put(entry: Entry, isOurs: boolean): void {
+  async #put(entry: Entry, isOurs: boolean): Promise<void> {
     const { path } = entry;
     const { item, content } = putOf(entry);
     const before = this.tree.get(path);
@@ -70,7 +70,7 @@ export class Applier {
     if (mayBeThere && hasContentOf(this.disk.find(path), item)) return this.disk.setMetadata(path, item);
     if (this.tree.get(parentOf(path))?.kind !== "directory") return;
     this.#makeWay(path);
-    this.#makeRoom(path, before, item);
+    await this.#makeRoom(path, before, item);
     if (item.kind === "file" && item.blob.length > 0 && staged === undefined)
       return this.#log(`the content of ${JSON.stringify(path)} is not here`);
     this.disk.put(path, item, staged ?? content);
@@ -90,30 +90,32 @@ export class Applier {
   }
 
   /** What is at the path and is neither what was known nor what comes is kept; a directory that becomes a file goes. */
-  #makeRoom(path: string, before: Item | undefined, after: Item | undefined): void {
+  async #makeRoom(path: string, before: Item | undefined, after: Item | undefined): Promise<void> {
     const found = this.disk.find(path);
     if (found === undefined) return;
     const isKnown = before !== undefined && hasContentOf(found, before);
     if (!isKnown && !(after && hasContentOf(found, after))) return this.setAside(path);
-    if (before?.kind === "directory" && after?.kind !== "directory") this.#delete(path, false);
+    if (before?.kind === "directory" && after?.kind !== "directory") await this.#delete(path, false);
   }
 
-  #delete(path: string, isOurs: boolean): void {
+  async #delete(path: string, isOurs: boolean): Promise<void> {
     if (isOurs || path === "") return;
+    const turn = turns();
     for (const [below, item] of [...this.tree.walk(path)].reverse()) {
+      await turn();
       const found = this.disk.find(below);
       if (found === undefined) continue;
       if (!hasContentOf(found, item) || !this.disk.remove(below)) this.setAside(below);
     }
   }
 
-  #move(from: string, to: string, isOurs: boolean): void {
+  async #move(from: string, to: string, isOurs: boolean): Promise<void> {
     const item = this.tree.get(from);
     if (isOurs || item === undefined || !hasContentOf(this.disk.find(from), item)) return; // it was carried out before
     this.#makeWay(to);
     if (this.disk.find(to) !== undefined) {
-      this.#makeRoom(to, this.tree.get(to), item);
-      if (this.disk.find(to)?.kind === "directory") this.#delete(to, false);
+      await this.#makeRoom(to, this.tree.get(to), item);
+      if (this.disk.find(to)?.kind === "directory") await this.#delete(to, false);
     }
     this.disk.move(from, to);
   }
@@ -165,7 +167,7 @@ export class Applier {
         continue;
       }
       const isTorn = isSuspect(path) && found?.kind === item.kind;
-      if (!isTorn) this.#makeRoom(path, before.get(path), item);
+      if (!isTorn) await this.#makeRoom(path, before.get(path), item);
       this.disk.put(path, item, content);
     }
     await this.#removeOthers(tree, before);

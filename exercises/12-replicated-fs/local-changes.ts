@@ -50,6 +50,8 @@ export class LocalChanges {
   readonly #complained = new Set<string>();
   /** Directories that are new: it may be that nobody tells yet what is put into them. */
   readonly #fresh = new Set<string>();
+  /** Directories that were looked through in this round, and whether there was news. */
+  readonly #looked = new Map<string, boolean>();
   readonly #snapshots: Snapshots;
   #timer: NodeJS.Timeout | undefined;
   #timerMs = 0;
@@ -166,6 +168,7 @@ export class LocalChanges {
       .map(([path]) => path)
       .sort();
     const turn = turns();
+    this.#looked.clear();
     for (const path of due) {
       await turn();
       if (!this.#isOn || this.#node.mastership.tip === undefined) return;
@@ -246,6 +249,8 @@ export class LocalChanges {
 
   /** Is there something in the directory that the tree does not know yet? It is looked at; what is gone may be there now. */
   #hasNews(folder: string): boolean {
+    const known = this.#looked.get(folder);
+    if (known !== undefined) return known;
     const disk = this.#disk;
     const { tree } = this.#node;
     const news = disk
@@ -253,6 +258,7 @@ export class LocalChanges {
       .map((name) => joined(folder, name))
       .filter((path) => !tree.get(path) && !this.#complained.has(path));
     for (const path of news) if (!this.#dirty.has(path) && !this.#pending.has(path)) this.#mark(path, 0);
+    this.#looked.set(folder, news.length > 0);
     return news.length > 0;
   }
 

@@ -246,7 +246,7 @@ export class ReplicaNode {
         await turn();
         const entry = this.core.entry(this.appliedIndex + 1);
         if (entry === undefined) return; // copied as a whole meanwhile
-        this.#carryOut(entry);
+        await this.#carryOut(entry);
         this.appliedIndex++;
         this.store.noteProgress(this.appliedIndex, this.core.commit);
       }
@@ -257,9 +257,9 @@ export class ReplicaNode {
     this.kick();
   }
 
-  #carryOut(entry: Entry): void {
+  async #carryOut(entry: Entry): Promise<void> {
     try {
-      this.applier.apply(entry, this.mastership.isOurs(entry));
+      await this.applier.apply(entry, this.mastership.isOurs(entry));
     } catch (error) {
       if (!isFailure(error)) throw error;
       const what = `${entry.action} ${JSON.stringify(entry.path)}`;
