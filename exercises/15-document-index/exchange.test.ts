@@ -2,15 +2,16 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import type { Connection } from "../../shared/connection.ts";
-import { Failure } from "../../shared/errors.ts";
+import { Failure, TooLongError } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { within } from "../../shared/running.ts";
 import { connect, serve } from "../../shared/tcp.ts";
 import { OwnIndex } from "./document-index.ts";
 import { answer, fetchContent, fetchIndex } from "./exchange.ts";
 import { newIdentity } from "./identity.ts";
-import { LieError, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, Message } from "./protocol.ts";
+import { indexProof, LieError, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, Message } from "./protocol.ts";
 
+const NOTHING = Buffer.alloc(0);
 const NEVER = new AbortController().signal;
 const content = (size: number) => encode(Message, { type: "content", size: BigInt(size) });
 const chunk = (text: string) => encode(Message, { type: "chunk", data: Buffer.from(text) });
@@ -76,8 +77,13 @@ test("an index of more than one batch comes whole; a request of more than 64 byt
   const [identity, index] = [newIdentity(), new OwnIndex()];
   for (let i = 0; i < 1003; i++)
     index.set({ path: `p${i}`, size: i, modifiedMs: i, sha256: "ab".repeat(32) });
+  let why: unknown;
   await withPeer(
-    (connection) => answer(connection, { identity, index, folder: undefined }),
+    (connection) =>
+      answer(connection, { identity, index, folder: undefined }).catch((error) => {
+        why = error;
+        throw error;
+      }),
     async (at) => {
       const { changes } = await fetchIndex(at, identity.key, 0, NEVER);
       assert.deepEqual(
@@ -92,6 +98,33 @@ test("an index of more than one batch comes whole; a request of more than 64 byt
         "its end",
         120_000,
       );
+      assert.ok(why instanceof TooLongError, String(why));
     },
   );
+});
+
+test("an index is believed that its node has signed, of this request, and that is one", async () => {
+  const [identity, other] = [newIdentity(), newIdentity()];
+  const lies = { count: 0, flip: 0, garbage: NOTHING };
+  const session = async (connection: Connection) => {
+    const request = await connection.readPdu(Message, MAX_MESSAGE_BYTES);
+    if (request?.type !== "indexRequest") return;
+    const digest = Buffer.alloc(16);
+    const signature = identity.sign(indexProof(request.nonce, identity.key, 7, digest));
+    const head = { version: 7 + lies.flip, digest, flags: { whole: true }, count: lies.count, signature };
+    await connection.write(Buffer.concat([encode(Message, { type: "index", ...head }), lies.garbage]));
+  };
+  await withPeer(session, async (at) => {
+    const fetch = (key = identity.key) => fetchIndex(at, key, 0, NEVER);
+    assert.equal((await fetch()).version, 7);
+    await assert.rejects(fetch(other.key), /cannot prove/);
+    lies.flip = 1;
+    await assert.rejects(fetch(), /cannot prove/);
+    lies.flip = 0;
+    lies.count = 200_000;
+    await assert.rejects(fetch(), LieError);
+    lies.count = 1;
+    lies.garbage = Buffer.alloc(8, 0xff);
+    await assert.rejects(fetch(), LieError, "what is no message is as bad as a lie");
+  });
 });
