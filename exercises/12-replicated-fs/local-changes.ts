@@ -1,13 +1,11 @@
-/** Changes that other programs make in the master's directory: seen by chokidar, looked up on the disk, put into the log. */
+/** Changes that other programs make in the master's directory: where there is notice of one, the disk is compared with the tree. */
 import { createHash } from "node:crypto";
-import type { Stats } from "node:fs";
-import { join, relative } from "node:path";
-import { type FSWatcher, watch } from "chokidar";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { Disk, type Found, hasContentOf, looksLike } from "./disk.ts";
 import { Unavailable } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
+import { Notices } from "./notices.ts";
 import {
   type Action,
   CHUNK_BYTES,
@@ -30,114 +28,52 @@ import { turns } from "./turns.ts";
 const GONE_MS = 120;
 /** A large file that still grows is copied when it has been quiet for so long. */
 const QUIET_MS = 200;
-/** chokidar tells of a directory before it watches it: what is put there in between is found by looking once more. */
-const LOOK_AGAIN_MS = [250, 2000];
-const FRESH_MS = 3000;
 /** Against what no notice came of. */
 const RESCAN_MS = 10_000;
 
 export class LocalChanges {
   readonly #node: ReplicaNode;
   readonly #disk: Disk;
-  #watcher: FSWatcher | undefined;
+  readonly #notices: Notices;
+  readonly #snapshots: Snapshots;
   #rescan: NodeJS.Timeout | undefined;
-  /** Paths to be looked at, and not before when. */
-  readonly #dirty = new Map<string, number>();
   /** In the log and not yet applied: looked at again afterwards. */
   readonly #pending = new Map<string, Action>();
   /** What has which inode, as far as it was seen. */
   readonly #inodes = new Map<bigint, string>();
   readonly #complained = new Set<string>();
-  /** Directories that are new: it may be that nobody tells yet what is put into them. */
-  readonly #fresh = new Set<string>();
   /** Directories that were looked through in this round, and whether there was news. */
   readonly #looked = new Map<string, boolean>();
-  readonly #snapshots: Snapshots;
-  #timer: NodeJS.Timeout | undefined;
-  #timerMs = 0;
-  #isOn = false;
 
   constructor(node: ReplicaNode) {
+    const { dir, log } = node.options;
     this.#node = node;
-    this.#disk = new Disk(node.options.dir, node.store.stage, true);
+    this.#disk = new Disk(dir, node.store.stage, true);
     this.#snapshots = new Snapshots(node, this.#disk);
+    this.#notices = new Notices({
+      root: dir,
+      onDue: () => node.inQueue(() => this.#lookAtMarked()).catch(() => {}), // the node says so
+      onError: (error) => log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`),
+    });
   }
 
   /** In the disk's queue, when all that the log has is applied. */
   async start(): Promise<void> {
-    this.#isOn = true;
-    const disk = this.#disk;
-    const { log } = this.#node.options;
-    // Directories only: they tell what changes in them, and a watch for each file would tell it again.
-    this.#watcher = watch(disk.root, {
-      ignored: (_path, stats?: Stats) => stats !== undefined && !stats.isDirectory(),
-      followSymlinks: false,
-      ignoreInitial: true,
-      ignorePermissionErrors: true,
-    });
-    this.#watcher.on("raw", (_event, name, details) => {
-      const watched = (details as { watchedPath?: string }).watchedPath ?? disk.root;
-      this.#see(watched);
-      if (typeof name === "string") this.#see(join(watched, name));
-    });
-    this.#watcher.on("all", (event, path) => {
-      this.#see(path);
-      if (event === "addDir") this.#watchClosely(relative(disk.root, path));
-    });
-    this.#watcher.on("error", (error) =>
-      log(`cannot watch: ${explain(error)}; looking every ${RESCAN_MS / 1000} s`),
-    );
+    this.#notices.start();
     await this.#lookEverywhere();
+    if (!this.#notices.isOn) return; // deposed meanwhile
     this.#rescan = setInterval(() => {
       this.#node.inQueue(() => this.#lookEverywhere()).catch(() => {});
     }, RESCAN_MS);
   }
 
   stop(): void {
-    this.#isOn = false;
-    void this.#watcher?.close();
+    this.#notices.stop();
     clearInterval(this.#rescan);
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#dirty.clear();
     this.#pending.clear();
     this.#inodes.clear();
     this.#goneAt.clear();
-    this.#fresh.clear();
     this.#snapshots.clear();
-  }
-
-  #see(absolute: string): void {
-    const path = relative(this.#disk.root, absolute);
-    if (path === ".." || path.startsWith("../")) return;
-    this.#mark(path, 0);
-  }
-
-  #mark(path: string, delayMs: number): void {
-    if (!this.#isOn) return;
-    const atMs = performance.now() + delayMs;
-    const dueMs = Math.max(atMs, this.#dirty.get(path) ?? 0);
-    this.#dirty.set(path, dueMs);
-    this.#wakeAt(dueMs);
-  }
-
-  #wakeAt(atMs: number): void {
-    if (this.#timer !== undefined && this.#timerMs <= atMs) return;
-    clearTimeout(this.#timer);
-    this.#timerMs = atMs;
-    this.#timer = setTimeout(() => this.#lookSoon(), Math.max(1, atMs - performance.now()));
-  }
-
-  #watchClosely(path: string): void {
-    if (this.#fresh.has(path)) return;
-    this.#fresh.add(path);
-    for (const ms of LOOK_AGAIN_MS) setTimeout(() => this.#mark(path, 0), ms).unref();
-    setTimeout(() => this.#fresh.delete(path), FRESH_MS).unref();
-  }
-
-  #lookSoon(): void {
-    this.#timer = undefined;
-    this.#node.inQueue(() => this.#lookAtDirty()).catch(() => {}); // the node says so
   }
 
   async #lookEverywhere(): Promise<void> {
@@ -153,26 +89,20 @@ export class LocalChanges {
     for await (const [path, found] of disk.walk("", onTrouble)) {
       seen.add(path);
       this.#inodes.set(found.inode, this.#inodes.get(found.inode) ?? path);
-      if (!looksLike(found, tree.get(path))) this.#mark(path, 0);
+      if (!looksLike(found, tree.get(path))) this.#notices.mark(path);
     }
     for (const path of tree.items.keys())
-      if (!seen.has(path) && !closed.some((folder) => within(folder, path))) this.#mark(path, 0);
-    await this.#lookAtDirty();
+      if (!seen.has(path) && !closed.some((folder) => within(folder, path))) this.#notices.mark(path);
+    await this.#lookAtMarked();
   }
 
-  async #lookAtDirty(): Promise<void> {
-    const nowMs = performance.now();
-    // Parents before children; what has gone last, as it may have been moved.
-    const due = [...this.#dirty]
-      .filter(([, atMs]) => atMs <= nowMs)
-      .map(([path]) => path)
-      .sort();
+  async #lookAtMarked(): Promise<void> {
     const turn = turns();
     this.#looked.clear();
-    for (const path of due) {
+    for (const path of this.#notices.due()) {
       await turn();
-      if (!this.#isOn || this.#node.mastership.tip === undefined) return;
-      this.#dirty.delete(path);
+      if (!this.#notices.isOn || this.#node.mastership.tip === undefined) return;
+      this.#notices.take(path);
       try {
         await this.#look(path);
       } catch (error) {
@@ -180,8 +110,7 @@ export class LocalChanges {
         this.#complain(path, explain(error));
       }
     }
-    const next = Math.min(...this.#dirty.values());
-    if (Number.isFinite(next)) this.#wakeAt(next);
+    this.#notices.wakeForNext();
   }
 
   #complain(path: string, why: string): void {
@@ -193,10 +122,10 @@ export class LocalChanges {
   async #look(path: string): Promise<void> {
     const disk = this.#disk;
     const { tree } = this.#node;
-    if (this.#isPending(path)) return this.#mark(path, 20);
+    if (this.#isPending(path)) return this.#notices.mark(path, 20);
     checkPath(path);
     if (path.includes("\ufffd")) return this.#complain(path, "its name is not UTF-8");
-    if (this.#fresh.has(path)) this.#hasNews(path);
+    if (this.#notices.fresh.has(path)) this.#hasNews(path);
     const found = disk.find(path);
     const item = tree.get(path);
     if (looksLike(found, item)) return void (found && this.#inodes.set(found.inode, path));
@@ -204,9 +133,10 @@ export class LocalChanges {
     this.#goneAt.delete(path);
     if (found.kind === "other") return this.#complain(path, "it is neither a file, a directory nor a link");
     if (found.target.includes("\ufffd")) return this.#complain(path, "where it points is not UTF-8");
-    if (path !== "" && tree.get(parentOf(path))?.kind !== "directory") return this.#mark(parentOf(path), 0);
+    if (path !== "" && tree.get(parentOf(path))?.kind !== "directory")
+      return this.#notices.mark(parentOf(path));
     const from = item === undefined ? this.#movedFrom(path, found) : undefined;
-    if (from !== undefined && this.#isPending(from)) return this.#mark(path, 20);
+    if (from !== undefined && this.#isPending(from)) return this.#notices.mark(path, 20);
     this.#inodes.set(found.inode, path);
     if (from !== undefined) {
       for (const [inode, below] of this.#inodes)
@@ -234,15 +164,15 @@ export class LocalChanges {
     const nowMs = performance.now();
     if (sinceMs === undefined || nowMs - sinceMs < GONE_MS) {
       if (sinceMs === undefined) this.#goneAt.set(path, nowMs);
-      return this.#mark(path, GONE_MS);
+      return this.#notices.mark(path, GONE_MS);
     }
     const parent = parentOf(path);
     if (this.#disk.find(parent)?.kind !== "directory" && !this.#complained.has(parent)) {
-      this.#mark(parent, 0); // it was moved, or goes as a whole: what becomes of it becomes of this
-      return this.#mark(path, GONE_MS);
+      this.#notices.mark(parent); // it was moved, or goes as a whole: what becomes of it becomes of this
+      return this.#notices.mark(path, GONE_MS);
     }
-    const places = [parent, ...this.#fresh];
-    if (places.filter((folder) => this.#hasNews(folder)).length > 0) return this.#mark(path, GONE_MS);
+    const places = [parent, ...this.#notices.fresh];
+    if (places.filter((folder) => this.#hasNews(folder)).length > 0) return this.#notices.mark(path, GONE_MS);
     this.#goneAt.delete(path);
     this.#propose("delete", path, NOTHING);
   }
@@ -257,7 +187,8 @@ export class LocalChanges {
       .names(folder)
       .map((name) => joined(folder, name))
       .filter((path) => !tree.get(path) && !this.#complained.has(path));
-    for (const path of news) if (!this.#dirty.has(path) && !this.#pending.has(path)) this.#mark(path, 0);
+    for (const path of news)
+      if (!this.#notices.isMarked(path) && !this.#pending.has(path)) this.#notices.mark(path);
     this.#looked.set(folder, news.length > 0);
     return news.length > 0;
   }
@@ -281,7 +212,7 @@ export class LocalChanges {
     if (found.kind !== "file") {
       this.#propose(action, path, encode(PutBody, { item, content: NOTHING }));
       if (found.kind === "directory") {
-        this.#watchClosely(path);
+        this.#notices.watchClosely(path);
         this.#hasNews(path);
       }
       return;
@@ -292,21 +223,22 @@ export class LocalChanges {
       return this.#propose(action, path, encode(PutBody, { item: copy, content: NOTHING }));
     }
     const content = this.#disk.read(path, INLINE_BYTES);
-    if (!looksLike(this.#disk.find(path), item)) return this.#mark(path, 20);
+    if (!looksLike(this.#disk.find(path), item)) return this.#notices.mark(path, 20);
     item.digest = createHash("sha256").update(content).digest();
     this.#propose(action, path, encode(PutBody, { item, content }));
   }
 
   #snapshotSoon(path: string, item: Item): void {
     const ageMs = Date.now() - Number(item.mtimeUs / 1000n);
-    if (ageMs >= 0 && ageMs < QUIET_MS && item.sizeBytes > 4 * CHUNK_BYTES) return this.#mark(path, QUIET_MS);
+    if (ageMs >= 0 && ageMs < QUIET_MS && item.sizeBytes > 4 * CHUNK_BYTES)
+      return this.#notices.mark(path, QUIET_MS);
     this.#snapshots
       .make(path, item)
       .catch((error) => {
         if (!isFailure(error)) throw error;
         this.#complain(path, explain(error));
       })
-      .finally(() => this.#mark(path, 0));
+      .finally(() => this.#notices.mark(path));
   }
 
   /** Nobody waits for it: what comes of it is seen when the path is looked at again. */
@@ -329,7 +261,7 @@ export class LocalChanges {
       .then((looksAgain) => {
         for (const one of paths) this.#pending.delete(one);
         if (!looksAgain) return;
-        for (const one of [...paths, parentOf(path), parentOf(alsoPending)]) this.#mark(one, 0);
+        for (const one of [...paths, parentOf(path), parentOf(alsoPending)]) this.#notices.mark(one);
       });
   }
 }
