@@ -95,7 +95,7 @@ export class Mending {
     if (copied === undefined || copied.base.index <= core.commit) return;
     const { base, tree, fetched } = copied;
     store.noteProgress(0, base.index); // until it is mended, the directory is neither the old nor the new one
-    node.newBase = { base, tree: tree.copy() };
+    node.rebase(base, tree.copy());
     core.install(base);
     node.kick();
     await node.until(() => store.base.index >= base.index);

@@ -51,7 +51,9 @@ export class ReplicaNode {
   readonly failed: Promise<never>;
   fail: (error: unknown) => void = () => {};
   /** What is to be written before the log is shortened. */
-  newBase: { base: Base; tree: Tree } | undefined;
+  #newBase: { base: Base; tree: Tree } | undefined;
+  /** The tree up to where the log begins, written or not. */
+  #baseTree: Tree;
   /** Called in the disk's queue when this node has become master and has applied all before its term. */
   onMaster: () => Promise<void> = async () => {};
   onReplica: () => void = () => {};
@@ -76,6 +78,7 @@ export class ReplicaNode {
     this.disk = new Disk(options.dir, store.stage);
     this.core = new Consensus(identity.id, store, performance.now(), Math.random, options.electionMs);
     this.core.commit = Math.min(Math.max(store.progress.commit, store.base.index), this.core.lastIndex);
+    this.#baseTree = store.tree;
     this.applier = new Applier(this.disk, store.tree.copy(), store, options.log);
     this.appliedIndex = Math.min(Math.max(store.progress.applied, store.base.index), this.core.commit);
     for (let index = store.base.index + 1; index <= this.appliedIndex; index++)
@@ -201,8 +204,8 @@ export class ReplicaNode {
 
   async #save(): Promise<void> {
     const saved = { ...pick(this.core), log: [...this.core.log] };
-    const base = this.newBase;
-    this.newBase = undefined;
+    const base = this.#newBase;
+    this.#newBase = undefined;
     if (base !== undefined) await this.store.saveBase(base.base, base.tree);
     await this.store.save(saved);
   }
@@ -276,7 +279,7 @@ export class ReplicaNode {
     const to = length < MAX_WAITING ? Math.min(spare, this.appliedIndex) : this.appliedIndex;
     if (length <= 1 || to - base.index < log.length / 2) return;
     const turn = turns();
-    const tree = (this.newBase?.tree ?? this.store.tree).copy();
+    const tree = this.#baseTree.copy();
     const touched = new Set<string>();
     for (let index = base.index + 1; index <= to; index++) {
       tree.apply(this.entry(index));
@@ -287,7 +290,13 @@ export class ReplicaNode {
       await turn();
     }
     this.core.compact(to);
-    this.newBase = { base: this.core.base, tree };
+    this.rebase(this.core.base, tree);
+  }
+
+  /** The log begins behind `base` now, and `tree` is what there is up to there: it is written before the log is shortened. */
+  rebase(base: Base, tree: Tree): void {
+    this.#newBase = { base, tree };
+    this.#baseTree = tree;
   }
 
   entry(index: number): Entry {
