@@ -61,12 +61,18 @@ test("what is written as the base is the tree up to where the log begins, howeve
   });
   const saveBase = store.saveBase.bind(store);
   store.saveBase = async (...args) => held.then(() => saveBase(...args));
+  let saving = 0;
+  const save = store.save.bind(store);
+  store.save = async (core) => {
+    saving++;
+    await save(core).finally(() => saving--);
+  };
   take(0);
   await until("the first to be forgotten", () => node.core.base.index >= BATCH);
   take(BATCH);
   await until("the second to be forgotten", () => node.core.base.index >= 2 * BATCH);
   release();
-  await until("it to be written", () => store.base.index === node.core.base.index);
+  await until("all to be written", () => store.base.index === node.core.base.index && saving === 0);
   const timesOf = (tree: Tree) => [...tree.items].map(([path, { mtimeUs }]) => `${path} ${mtimeUs}`).sort();
   assert.deepEqual(timesOf(store.tree), timesOf(node.tree));
   assert.equal(store.base.index, 2 * BATCH);
