@@ -4,7 +4,9 @@ import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { decode } from "../../shared/pdu.ts";
 import { type Disk, hasContentOf, looksLike } from "./disk.ts";
-import { type Entry, type Item, isPut, MetadataBody, moveOf, nameOf, parentOf, putOf } from "./protocol.ts";
+import { type Entry, isPut, moveOf, putOf } from "./entries.ts";
+import { nameOf, parentOf } from "./paths.ts";
+import { type Item, MetadataBody } from "./protocol.ts";
 import type { Tree } from "./tree.ts";
 import { turns } from "./turns.ts";
 

@@ -21,13 +21,13 @@ import type { Connection } from "../../shared/connection.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { connect } from "../../shared/tcp.ts";
 import { run, splitAt, start, tcpRelay } from "../../shared/testing.ts";
+import { entryOf } from "./entries.ts";
 import { dial, nextFrame, refuseOpenHost } from "./link.ts";
 import { HERE, LocalCluster } from "./local-cluster.ts";
 import { encodeMessage } from "./messages.ts";
 import {
   Command,
   EntryData,
-  entryOf,
   Fetch,
   Frame,
   frame,

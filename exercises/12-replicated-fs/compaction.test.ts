@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { encode } from "../../shared/pdu.ts";
 import { within } from "../../shared/running.ts";
+import { type Entry, entryOf } from "./entries.ts";
 import { ReplicaNode } from "./node.ts";
-import { type Entry, entryOf, NOTHING, PutBody } from "./protocol.ts";
+import { NOTHING, PutBody } from "./protocol.ts";
 import { Store } from "./store.ts";
 import { directoryItem, Tree } from "./tree.ts";
 

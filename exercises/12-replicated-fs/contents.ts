@@ -8,22 +8,12 @@ import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import { asideName, type ContentOf, hexOf, stagedAs } from "./apply.ts";
 import { hasContentOf } from "./disk.ts";
+import { type Entry, isPut, putOf } from "./entries.ts";
 import { dial, nextFrame } from "./link.ts";
 import type { Base } from "./log.ts";
 import type { ReplicaNode } from "./node.ts";
-import {
-  CHUNK_BYTES,
-  checkPath,
-  type Entry,
-  Fetch,
-  frame,
-  Item,
-  isPut,
-  NOTHING,
-  putOf,
-  Result,
-  State,
-} from "./protocol.ts";
+import { checkPath } from "./paths.ts";
+import { CHUNK_BYTES, Fetch, frame, Item, NOTHING, Result, State } from "./protocol.ts";
 import { type Tree, treeOf } from "./tree.ts";
 import { turns } from "./turns.ts";
 

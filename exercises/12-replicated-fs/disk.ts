@@ -28,7 +28,8 @@ import {
 import { type FileHandle, open as openFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
-import { type Item, joined, NOTHING, nameOf } from "./protocol.ts";
+import { joined, nameOf } from "./paths.ts";
+import { type Item, NOTHING } from "./protocol.ts";
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
 /** Names what is there without opening it, so permissions do not matter. Node has no constant for it. */

@@ -1,6 +1,7 @@
 /** What the terminal prints of the replicated directory: the lines of ls, stat, tree, df and nodes. Pure. */
+
+import { nameOf, parentOf } from "./paths.ts";
 import type { Item } from "./protocol.ts";
-import { nameOf, parentOf } from "./protocol.ts";
 import type { Listed } from "./remote.ts";
 import { quote } from "./words.ts";
 

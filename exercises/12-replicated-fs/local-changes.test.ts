@@ -15,9 +15,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { within } from "../../shared/running.ts";
+import { moveOf, putOf } from "./entries.ts";
 import { LocalChanges } from "./local-changes.ts";
 import { ReplicaNode } from "./node.ts";
-import { moveOf, NOTHING, putOf } from "./protocol.ts";
+import { NOTHING } from "./protocol.ts";
 import { Store } from "./store.ts";
 import { Tree } from "./tree.ts";
 

@@ -3,23 +3,20 @@ import { createHash } from "node:crypto";
 import { explain, isFailure } from "../../shared/errors.ts";
 import { encode } from "../../shared/pdu.ts";
 import { Disk, type Found, hasContentOf, looksLike } from "./disk.ts";
+import type { Change } from "./entries.ts";
 import { Unavailable } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
 import { Notices } from "./notices.ts";
+import { checkPath, joined, parentOf, within } from "./paths.ts";
 import {
   type Action,
   CHUNK_BYTES,
-  type Change,
-  checkPath,
   INLINE_BYTES,
   type Item,
-  joined,
   MetadataBody,
   MoveBody,
   NOTHING,
   PutBody,
-  parentOf,
-  within,
 } from "./protocol.ts";
 import { Snapshots } from "./snapshots.ts";
 import { turns } from "./turns.ts";

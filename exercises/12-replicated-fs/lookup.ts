@@ -1,6 +1,6 @@
 /** What the words of a command name: paths relative to where the user is, globs, and what may complete the last word. */
 import { Failure, isFailure } from "../../shared/errors.ts";
-import { nameOf } from "./protocol.ts";
+import { nameOf } from "./paths.ts";
 import { type Listed, Refused, type Remote } from "./remote.ts";
 import { isGlob, matches, quote, resolvePath, unescaped, type Word } from "./words.ts";
 

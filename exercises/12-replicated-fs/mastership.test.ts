@@ -3,9 +3,10 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { encode } from "../../shared/pdu.ts";
 import { asideName } from "./apply.ts";
+import type { Change, Entry } from "./entries.ts";
 import { Mastership } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
-import { type Change, type Entry, type Item, MoveBody, NOTHING } from "./protocol.ts";
+import { type Item, MoveBody, NOTHING } from "./protocol.ts";
 import { directoryItem, Tree } from "./tree.ts";
 
 /** A master with two replicas that must both have a write. */

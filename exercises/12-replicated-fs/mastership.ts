@@ -2,20 +2,10 @@
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { hexOf } from "./apply.ts";
+import { type Change, type Entry, encodeEntry, entryOf, isPut, moveOf } from "./entries.ts";
 import type { ReplicaNode } from "./node.ts";
-import {
-  type Change,
-  checkPath,
-  type Entry,
-  encodeEntry,
-  encodeMembers,
-  entryOf,
-  isPut,
-  type Member,
-  moveOf,
-  NO_REQUEST,
-  NOTHING,
-} from "./protocol.ts";
+import { checkPath } from "./paths.ts";
+import { encodeMembers, type Member, NO_REQUEST, NOTHING } from "./protocol.ts";
 import type { Tree } from "./tree.ts";
 
 const WRITE_LIMIT_MS = 8000;

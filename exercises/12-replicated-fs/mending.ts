@@ -3,8 +3,8 @@ import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { isFailure } from "../../shared/errors.ts";
 import { stagedAs } from "./apply.ts";
+import { type Entry, isPut, putOf } from "./entries.ts";
 import type { ReplicaNode } from "./node.ts";
-import { type Entry, isPut, putOf } from "./protocol.ts";
 
 const AGAIN_MS = 500;
 

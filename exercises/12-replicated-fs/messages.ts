@@ -1,18 +1,8 @@
 /** The messages of `consensus.ts` as frames. */
 import { decode, encode } from "../../shared/pdu.ts";
 import type { Message } from "./consensus.ts";
-import {
-  Acknowledge,
-  Candidate,
-  Copy,
-  decodeEntry,
-  type Entry,
-  encodeEntry,
-  type Frame,
-  frame,
-  Heartbeat,
-  Vote,
-} from "./protocol.ts";
+import { decodeEntry, type Entry, encodeEntry } from "./entries.ts";
+import { Acknowledge, Candidate, Copy, type Frame, frame, Heartbeat, Vote } from "./protocol.ts";
 
 export type Address = { host: string; port: number };
 

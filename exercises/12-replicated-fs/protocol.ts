@@ -1,13 +1,8 @@
-/**
- * The replicated file system's protocol: one frame (the assignment's), what its data mean by its action, and which paths
- * may be named. The README is the specification.
- */
+/** The replicated file system's protocol: one frame (the assignment's), and what its data are by its action. The README specifies it. */
 import type { Dissector } from "../../shared/describe.ts";
-import { Failure } from "../../shared/errors.ts";
 import {
   bytes,
   containing,
-  decode,
   encode,
   enumOf,
   fixedBytes,
@@ -22,7 +17,7 @@ import {
 } from "../../shared/pdu.ts";
 
 export const PORT = 11_200;
-const MAX_PATH_BYTES = 4096;
+export const MAX_PATH_BYTES = 4096;
 export const CHUNK_BYTES = 256 * 1024;
 /** A file up to this size travels, and is kept, in the log's entry itself. */
 export const INLINE_BYTES = 64 * 1024;
@@ -262,74 +257,6 @@ export function decodeAll<T>(codec: { read: (from: { bytes: Buffer; at: number }
 }
 export const encodeMembers = (members: readonly Member[]): Buffer =>
   Buffer.concat(members.map((member) => encode(Member, member)));
-
-/** An entry of the log: the change it is, as it travels and as it is kept. */
-export interface Entry {
-  readonly term: number;
-  readonly action: Action;
-  readonly path: string;
-  readonly timeUs: bigint;
-  readonly request: Buffer;
-  readonly body: Buffer;
-  readonly sizeBytes: number;
-  readonly members?: readonly number[];
-  readonly nodes?: readonly Member[];
-}
-export type Change = Pick<Entry, "action" | "path" | "timeUs" | "body"> & { request?: Buffer };
-
-const CHANGES: readonly Action[] = [
-  "add",
-  "delete",
-  "modify",
-  "mkdir",
-  "move",
-  "metadata",
-  "members",
-  "begin",
-];
-
-export function entryOf(term: number, { action, path, timeUs, body, request = NO_REQUEST }: Change): Entry {
-  const nodes = action === "members" ? decodeAll(Member, body) : undefined;
-  const members = nodes && { nodes, members: nodes.map(({ id }) => id) };
-  return { term, action, path, timeUs, request, body, sizeBytes: body.length + path.length + 64, ...members };
-}
-export function encodeEntry({ action, path, ...entry }: Entry): Buffer {
-  return frame(0, action, path, encode(EntryData, entry));
-}
-/** Throws `PduError` or `Failure` where the frame is no entry, or names a path that nobody may. */
-export function decodeEntry({ action, path, data }: Frame): Entry {
-  if (!CHANGES.includes(action)) throw new Failure(`${action} is no change`);
-  const { term, timeUs, request, body } = decode(EntryData, data);
-  const entry = entryOf(term, { action, path: checkPath(path), timeUs, request, body });
-  if (isPut(entry)) decode(PutBody, body);
-  if (action === "move") checkPath(decode(MoveBody, body).to);
-  if (action === "metadata") decode(MetadataBody, body);
-  return entry;
-}
-
-export const isPut = ({ action }: Pick<Entry, "action">): boolean =>
-  action === "add" || action === "modify" || action === "mkdir";
-export const putOf = (entry: Pick<Entry, "body">): ValueOf<typeof PutBody> => decode(PutBody, entry.body);
-export const moveOf = (entry: Pick<Entry, "body">): string => decode(MoveBody, entry.body).to;
-
-/** The path itself, which leads nowhere else: relative, no `.` or `..`, nothing empty. Throws `Failure`. */
-export function checkPath(path: string): string {
-  const parts = path === "" ? [] : path.split("/");
-  const isBad = parts.some(
-    (part) => part === "" || part === "." || part === ".." || Buffer.byteLength(part) > 255,
-  );
-  if (isBad || path.includes("\0"))
-    throw new Failure(`${JSON.stringify(path)} is not a path within the directory`);
-  if (Buffer.byteLength(path) > MAX_PATH_BYTES)
-    throw new Failure(`a path of more than ${MAX_PATH_BYTES} bytes is too long`);
-  return path;
-}
-/** The path without its last name; of a name at the top, the directory itself. */
-export const parentOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
-export const nameOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
-export const within = (folder: string, path: string): boolean =>
-  folder === "" || path === folder || path.startsWith(`${folder}/`);
-export const joined = (folder: string, name: string): string => (folder === "" ? name : `${folder}/${name}`);
 
 export const dissectors: readonly Dissector[] = [
   {

@@ -3,19 +3,9 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import fc from "fast-check";
 import { decode, encode } from "../../shared/pdu.ts";
-import {
-  checkPath,
-  decodeEntry,
-  type Entry,
-  encodeEntry,
-  entryOf,
-  Frame,
-  frame,
-  type Item,
-  MoveBody,
-  NOTHING,
-  PutBody,
-} from "./protocol.ts";
+import { decodeEntry, type Entry, encodeEntry, entryOf } from "./entries.ts";
+import { checkPath } from "./paths.ts";
+import { Frame, frame, type Item, MoveBody, NOTHING, PutBody } from "./protocol.ts";
 import { directoryItem, Tree } from "./tree.ts";
 import { matches, quote, resolvePath, wordsOf } from "./words.ts";
 

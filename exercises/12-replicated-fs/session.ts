@@ -12,10 +12,10 @@ import { admit, nextFrame } from "./link.ts";
 import { Unavailable } from "./mastership.ts";
 import { decodeMessage } from "./messages.ts";
 import type { ReplicaNode } from "./node.ts";
+import { checkPath } from "./paths.ts";
 import {
   CHUNK_BYTES,
   Command,
-  checkPath,
   Fetch,
   Frame,
   frame,

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { explain, Failure } from "../../shared/errors.ts";
 import { dfLines, lsLine, nodesLines, shown, statLines, treeLines } from "./listing.ts";
 import { Lookup } from "./lookup.ts";
-import { joined, nameOf } from "./protocol.ts";
+import { joined, nameOf } from "./paths.ts";
 import { Refused, type Remote } from "./remote.ts";
 import { Transfers } from "./transfers.ts";
 import { matches, unescaped, type Word, wordsOf } from "./words.ts";

@@ -12,7 +12,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
-import { type Entry, entryOf, type Member, NOTHING } from "./protocol.ts";
+import { type Entry, entryOf } from "./entries.ts";
+import { type Member, NOTHING } from "./protocol.ts";
 import { Store } from "./store.ts";
 import { directoryItem, Tree } from "./tree.ts";
 

@@ -16,19 +16,9 @@ import { crc32 } from "node:zlib";
 import { Failure } from "../../shared/errors.ts";
 import { decode, encode } from "../../shared/pdu.ts";
 import type { Durable } from "./consensus.ts";
+import { decodeEntry, type Entry, encodeEntry } from "./entries.ts";
 import type { Base } from "./log.ts";
-import {
-  decodeAll,
-  decodeEntry,
-  type Entry,
-  encodeEntry,
-  encodeMembers,
-  Frame,
-  frame,
-  Item,
-  REQUEST_BYTES,
-  State,
-} from "./protocol.ts";
+import { decodeAll, encodeMembers, Frame, frame, Item, REQUEST_BYTES, State } from "./protocol.ts";
 import { Tree, treeOf } from "./tree.ts";
 
 export interface Identity {

@@ -4,7 +4,7 @@ import { lstat, mkdir, open, readdir, rename, rm, utimes } from "node:fs/promise
 import { basename, dirname, join, sep } from "node:path";
 import { Failure } from "../../shared/errors.ts";
 import { Progress } from "../../shared/progress.ts";
-import { joined, nameOf } from "./protocol.ts";
+import { joined, nameOf } from "./paths.ts";
 import type { Remote, Source } from "./remote.ts";
 
 /** What is smaller is there before anybody can look. */

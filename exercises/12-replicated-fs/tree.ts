@@ -1,22 +1,9 @@
 /** The tree that the committed entries describe: what every node's directory must look like. No disk here. */
 
 import { decode } from "../../shared/pdu.ts";
-import {
-  decodeAll,
-  type Entry,
-  type Item,
-  isPut,
-  joined,
-  Member,
-  MetadataBody,
-  moveOf,
-  NO_REQUEST,
-  NOTHING,
-  nameOf,
-  parentOf,
-  putOf,
-  type State,
-} from "./protocol.ts";
+import { type Entry, isPut, moveOf, putOf } from "./entries.ts";
+import { joined, nameOf, parentOf } from "./paths.ts";
+import { decodeAll, type Item, Member, MetadataBody, NO_REQUEST, NOTHING, type State } from "./protocol.ts";
 
 /** So many requests are remembered, lest one that is repeated be carried out twice. */
 const REMEMBERED = 1000;

@@ -8,21 +8,20 @@ import { Failure } from "../../shared/errors.ts";
 import { encode, type ValueOf } from "../../shared/pdu.ts";
 import { hexOf } from "./apply.ts";
 import { hashAndWrite, snapshotFile } from "./contents.ts";
+import type { Change } from "./entries.ts";
 import { nextFrame } from "./link.ts";
 import { nowUs } from "./mastership.ts";
 import type { ReplicaNode } from "./node.ts";
+import { checkPath, parentOf } from "./paths.ts";
 import {
   type Action,
-  type Change,
   type Command,
-  checkPath,
   INLINE_BYTES,
   type Item,
   MetadataBody,
   MoveBody,
   NOTHING,
   PutBody,
-  parentOf,
 } from "./protocol.ts";
 import { directoryItem, type Tree } from "./tree.ts";
 
