@@ -179,6 +179,12 @@ test("the terminal: tab completion", async () => {
   assert.deepEqual(await shell.complete("mk"), [["mkdir "], "mk"]);
   assert.deepEqual(await shell.complete("ls copy/o"), [["copy/one.txt "], "copy/o"]);
   assert.deepEqual(await shell.complete("ls copy/a"), [["'copy/a b'/"], "copy/a"]);
+  const here = join(outside, "b");
+  assert.deepEqual(await shell.complete(`put -r ${here}`), [[`${here}ack `], here]);
+  assert.deepEqual(await shell.complete(`put ${here}ack copy/o`), [["copy/one.txt "], "copy/o"]);
+  assert.deepEqual(await shell.complete("put copy/o"), [[], "copy/o"]);
+  assert.deepEqual(await shell.complete(`get copy/one.txt ${here}`), [[`${here}ack `], here]);
+  assert.deepEqual(await shell.complete(`get ${here}`), [[], here]);
 });
 
 test("the client as a program: --command, its exit code, lines on stdin", async () => {

@@ -1,8 +1,12 @@
 /** What the words of a command name: paths relative to where the user is, globs, and what may complete the last word. */
+import { readdir } from "node:fs/promises";
 import { Failure, isFailure } from "../../shared/errors.ts";
 import { nameOf } from "./paths.ts";
 import { type Listed, Refused, type Remote } from "./remote.ts";
 import { isGlob, matches, quote, resolvePath, unescaped, type Word } from "./words.ts";
+
+/** In the file system, or on the machine where the client runs. */
+export type Place = "there" | "here";
 
 export class Lookup {
   /** Where the user is. */
@@ -61,20 +65,32 @@ export class Lookup {
     );
   }
 
-  /** What may stand in place of a word that is not finished. */
-  async completions(text: string): Promise<string[]> {
+  /** What may stand in place of a word that is not finished: names in the file system, on this machine, or both. */
+  async completions(text: string, places: readonly Place[]): Promise<string[]> {
     const slash = text.lastIndexOf("/") + 1;
-    const start = text.slice(slash);
-    const listed = await this.#remote.list(this.resolve(text.slice(0, slash) || ".")).catch(noneWhereFailed);
-    const hits = listed.slice(1).filter(({ path }) => {
-      const name = nameOf(path);
-      return name.startsWith(start) && (!name.startsWith(".") || start.startsWith("."));
-    });
-    return hits.map(
-      ({ path, item }) =>
-        quote(text.slice(0, slash) + nameOf(path)) + (item.kind === "directory" ? "/" : " "),
+    const [folder, start] = [text.slice(0, slash), text.slice(slash)];
+    const listed = await Promise.all(
+      places.map((place) => (place === "here" ? namesHere(folder || ".") : this.#names(folder || "."))),
     );
+    return [...new Set(listed.flat())]
+      .filter((name) => name.startsWith(start) && (!name.startsWith(".") || start.startsWith(".")))
+      .map((name) =>
+        name.endsWith("/") ? `${quote(folder + name.slice(0, -1))}/` : `${quote(folder + name)} `,
+      );
   }
+
+  async #names(folder: string): Promise<string[]> {
+    const listed = await this.#remote.list(this.resolve(folder)).catch(noneWhereFailed);
+    return listed
+      .slice(1)
+      .map(({ path, item }) => (item.kind === "directory" ? `${nameOf(path)}/` : nameOf(path)));
+  }
+}
+
+/** Directories end with a slash. */
+async function namesHere(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries.map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name));
 }
 
 const noneWhereRefused = (error: unknown): Listed[] => {

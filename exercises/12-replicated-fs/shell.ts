@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { explain, Failure } from "../../shared/errors.ts";
 import { dfLines, lsLine, nodesLines, shown, statLines, treeLines } from "./listing.ts";
-import { Lookup } from "./lookup.ts";
+import { Lookup, type Place } from "./lookup.ts";
 import { joined, nameOf } from "./paths.ts";
 import { Refused, type Remote } from "./remote.ts";
 import { Transfers } from "./transfers.ts";
@@ -221,7 +221,7 @@ export class Shell {
     await this.#transfers.getAll(paths, words.at(-1)?.text ?? "", isRecursive);
   }
 
-  /** What may stand in place of the last word: commands, or remote names. For readline. */
+  /** What may stand in place of the last word: commands, or names. For readline. */
   async complete(line: string): Promise<[string[], string]> {
     const words = wordsOf(line, true);
     const last = /\s$/.test(line) && !/\\\s$/.test(line) ? undefined : words.at(-1);
@@ -233,8 +233,18 @@ export class Shell {
           .map((name) => `${name} `),
         typed,
       ];
-    return [await this.#lookup.completions(last?.text ?? ""), typed];
+    const before = words
+      .slice(1, last === undefined ? undefined : -1)
+      .filter(({ text }) => !text.startsWith("-"));
+    const places = placesOf(words[0]?.text, before.length === 0);
+    return [await this.#lookup.completions(last?.text ?? "", places), typed];
   }
+}
+
+/** Behind the first name, what follows may be one more, or where they are to go. */
+function placesOf(command: string | undefined, isFirst: boolean): readonly Place[] {
+  if (command === "put") return isFirst ? ["here"] : ["here", "there"];
+  return command === "get" && !isFirst ? ["there", "here"] : ["there"];
 }
 
 function needed(words: readonly Word[], atLeast: number, command: string): readonly Word[] {
