@@ -1,8 +1,9 @@
 /** The rules of a connection, one by one, in the simulator: what is acted upon, what keeps it alive, what makes it speak. */
 import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
-import { Connection, type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { Connection } from "./connection.ts";
 import { NO_HASH } from "./endpoint.ts";
+import { type ConnectionOptions, DEFAULTS } from "./options.ts";
 import { type Incoming, keyOf, type Message, type Open, seal, unseal } from "./protocol.ts";
 import { type Passage, Simulation, serveFrom, type Transfer } from "./simulator.ts";
 

@@ -6,7 +6,8 @@
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { PduError } from "../../shared/pdu.ts";
-import { Connection, type ConnectionOptions } from "./connection.ts";
+import { Connection } from "./connection.ts";
+import type { ConnectionOptions } from "./options.ts";
 import {
   type Arrived,
   cookieFor,

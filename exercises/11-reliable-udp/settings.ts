@@ -1,7 +1,7 @@
 /** What every program here can be told about its connections. */
 import { integer, oneOf, type SettingsValue, setting } from "../../shared/config.ts";
 import { CONGESTION_NAMES } from "./congestion.ts";
-import { type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { type ConnectionOptions, DEFAULTS } from "./options.ts";
 import { BASE_MTU, MAX_MTU } from "./protocol.ts";
 
 const MIN_MTU = 128;

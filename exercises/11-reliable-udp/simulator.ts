@@ -4,8 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { type Fate, type LinkProfile, NEW_LINK, pass } from "../../shared/link.ts";
-import type { Connection, ConnectionOptions } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import { type Address, Endpoint, type Request } from "./endpoint.ts";
+import type { ConnectionOptions } from "./options.ts";
 
 /** A packet on its way: who sent it, and what becomes of it. */
 export interface Passage {

@@ -6,8 +6,9 @@ import { once } from "node:events";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { bind, enlargeBuffers, type UdpServer } from "../../shared/udp.ts";
-import type { Connection, ConnectionOptions } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import { type Address, Endpoint, type Request } from "./endpoint.ts";
+import type { ConnectionOptions } from "./options.ts";
 
 /** What the system may keep for us while we are busy. */
 const BUFFER_BYTES = 4 * 2 ** 20;

@@ -18,19 +18,20 @@ export class InStream {
   #ready: Buffer[] = [];
   /** What came too early, by offset, without overlaps. */
   #early: Segment[] = [];
-  readonly #windowBytes: number;
+  /** What may wait here at most. */
+  readonly windowBytes: number;
   readonly #size: number;
 
   constructor(offset: number, windowBytes: number, size: number) {
     this.#size = size;
     this.received = offset;
     this.#taken = offset;
-    this.#windowBytes = windowBytes;
+    this.windowBytes = windowBytes;
   }
 
   /** Nothing from here on may be sent. It never goes back. */
   get limit(): number {
-    return this.#taken + this.#windowBytes;
+    return this.#taken + this.windowBytes;
   }
   get isComplete(): boolean {
     return this.received === this.#size;
@@ -77,7 +78,7 @@ export class InStream {
       else end = after.offset;
     }
     if (start >= end) return false;
-    if (this.#early.length > Math.max(64, this.#windowBytes / LEAST_PIECE_BYTES))
+    if (this.#early.length > Math.max(64, this.windowBytes / LEAST_PIECE_BYTES))
       throw new Failure("too many small pieces");
     const isOneKnown = covered === 1 && this.#early[at]?.bytes.length === end - start;
     if (isOneKnown) return false;

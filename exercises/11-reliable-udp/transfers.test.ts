@@ -3,7 +3,8 @@ import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
 import type { LinkProfile } from "../../shared/link.ts";
 import type { CongestionName } from "./congestion.ts";
-import { Connection, type ConnectionOptions, DEFAULTS } from "./connection.ts";
+import { Connection } from "./connection.ts";
+import { type ConnectionOptions, DEFAULTS } from "./options.ts";
 import { unseal } from "./protocol.ts";
 import {
   type Passage,
