@@ -2,7 +2,7 @@
  * After BBR (Cardwell et al., ACM Queue 14(5), 2016; draft-cardwell-iccrg-bbr-congestion-control-00): it estimates what the path delivers and how long it
  * takes when no queue stands, and keeps the product of the two under way. A lost packet says nothing about either.
  */
-import type { AckEvent, Congestion } from "./congestion.ts";
+import type { AckEvent, Congestion, LossEvent } from "./congestion.ts";
 
 /** 2/ln 2: the smallest gain that doubles the rate every round. */
 const STARTUP_GAIN = 2.885;
@@ -23,11 +23,16 @@ const INITIAL_PACKETS = 10;
 const FULL_ROUNDS = 3;
 const FULL_GROWTH = 1.25;
 
-/** A round trip so much longer than the shortest: a queue stands, and a loss is its. Then so much less, but no less than that much of the pipe; and more again, each round. */
+/** All round trips of a round so much longer than the shortest: a queue stands, and a loss is its. */
 const QUEUE_RTTS = 1.5;
+/** Less than that share of what is under way may be chance (BBRv3's threshold). */
+const LOSS_SHARE = 0.02;
+/** Then so much less may be under way, but no less than that much of the pipe; and more again, each round. */
 const CAP_CUT = 0.7;
 const CAP_LEAST = 1.25;
 const CAP_GROWTH = 1.08;
+/** A queue that loses so much for each byte that arrives ends startup, whatever the rate does. */
+const FLOOD_SHARE = 0.2;
 
 type Mode = "startup" | "drain" | "cruise" | "probe RTT";
 
@@ -39,7 +44,11 @@ export class Bbr implements Congestion {
   /** The best sample of each of the last rounds. */
   #rates: { round: number; atMs: number; bytesPerMs: number }[] = [];
   #round = 0;
-  #roundEndsAt = 0;
+  /** Of this round: what had been acknowledged before, what was lost, and the shortest round trip; that of the round before. */
+  #roundBeganAt = 0;
+  #lostBytes = 0;
+  #roundRttMs = Infinity;
+  #priorRoundRttMs = 0;
   #fullRate = 0;
   #fullRounds = 0;
   #isFull = false;
@@ -51,10 +60,9 @@ export class Bbr implements Congestion {
   #bunchSinceMs = 0;
   #bunchBytes = 0;
   #bunches: { round: number; bytes: number }[] = [];
-  #smoothedMs = 0;
   /** What a full queue leaves of the window; Infinity while there was none. */
   #capBytes = Infinity;
-  #wasQueueFull = false;
+  #wasCut = false;
 
   constructor(packetBytes: number) {
     this.packetBytes = packetBytes;
@@ -89,14 +97,10 @@ export class Bbr implements Congestion {
 
   onAck(event: AckEvent): void {
     this.#wasTimeout = false;
-    this.#smoothedMs = event.rtt.smoothedMs;
-    const isNewRound = event.rate.priorDelivered >= this.#roundEndsAt;
-    if (isNewRound) {
-      this.#round++;
-      this.#roundEndsAt = event.delivered;
-      if (!this.#wasQueueFull) this.#capBytes *= CAP_GROWTH;
-      this.#wasQueueFull = false;
-    }
+    this.#roundRttMs = Math.min(this.#roundRttMs, event.rtt.latestMs);
+    // A round is over when something is acknowledged that was sent after its beginning.
+    const isNewRound = event.rate.priorDelivered >= this.#roundBeganAt;
+    if (isNewRound) this.#endRound(event);
     this.#takeRate(event);
     this.#takeBunch(event);
     if (isNewRound) this.#lookWhetherFull(event);
@@ -183,11 +187,30 @@ export class Bbr implements Congestion {
     this.#phaseSinceMs = nowMs;
   }
 
+  /** All round trips of this round, or of the one before, were long. A busy process makes some of them long, a queue all. */
+  get #hasQueue(): boolean {
+    return Math.max(this.#roundRttMs, this.#priorRoundRttMs) >= QUEUE_RTTS * this.minRttMs;
+  }
+
   /** A loss while a queue stands was its: room is left for others, once a round. Any other says nothing. */
-  onLoss(): void {
-    if (!this.#isFull || this.#wasQueueFull || this.#smoothedMs < QUEUE_RTTS * this.minRttMs) return;
-    this.#wasQueueFull = true;
+  onLoss({ bytes, inFlightBytes }: LossEvent): void {
+    this.#lostBytes += bytes;
+    const isMuch = this.#lostBytes > LOSS_SHARE * inFlightBytes;
+    if (!isMuch || !this.#isFull || this.#wasCut || !this.#hasQueue) return;
+    this.#wasCut = true;
     this.#capBytes = Math.max(CAP_CUT * this.windowBytes, CAP_LEAST * this.#pipeBytes);
+  }
+
+  #endRound({ delivered, rtt }: AckEvent): void {
+    const isFlooded = this.#lostBytes > FLOOD_SHARE * (delivered - this.#roundBeganAt);
+    if (isFlooded && this.#hasQueue) this.#isFull = true;
+    if (!this.#wasCut) this.#capBytes *= CAP_GROWTH;
+    this.#wasCut = false;
+    this.#lostBytes = 0;
+    this.#priorRoundRttMs = this.#roundRttMs;
+    this.#roundRttMs = rtt.latestMs;
+    this.#roundBeganAt = delivered;
+    this.#round++;
   }
 
   onTimeout(): void {

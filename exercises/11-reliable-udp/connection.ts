@@ -91,7 +91,7 @@ export class Connection {
 
   get room(): number {
     if (this.output === undefined || this.state !== "open") return 0;
-    const most = Math.min(2 * this.flight.congestion.windowBytes, MAX_SEND_BUFFER_BYTES);
+    const most = Math.min(4 * this.flight.congestion.windowBytes, MAX_SEND_BUFFER_BYTES);
     return Math.max(MIN_SEND_BUFFER_BYTES, most) - this.output.bufferedBytes;
   }
   write(bytes: Buffer): void {

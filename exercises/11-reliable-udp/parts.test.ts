@@ -7,6 +7,7 @@ import { eachAcknowledged, ReceivedPackets } from "./acknowledgements.ts";
 import { Bbr } from "./bbr.ts";
 import type { AckEvent } from "./congestion.ts";
 import { DeliveryRate } from "./delivery-rate.ts";
+import { Flight } from "./flight.ts";
 import { Gaffer } from "./gaffer.ts";
 import { SentPackets } from "./loss.ts";
 import { MtuSearch } from "./mtu.ts";
@@ -241,29 +242,33 @@ describe("congestion control", () => {
     }
     assert.equal(bbr.mode, "cruise");
     assert.equal(bbr.windowBytes, 2 * 1000 * 100 + 3600);
-    bbr.onLoss();
+    bbr.onLoss(lossAt(3000, 2900));
     assert.equal(bbr.windowBytes, 203_600);
     bbr.onTimeout();
     assert.equal(bbr.windowBytes, 4800);
   });
 
-  /** A round each 101 ms, at a round-trip time of `rttMs`. */
+  /** A round each 101 ms, of as many acknowledgements as there are round-trip times. */
   function rounds(bbr: Bbr, nowMs: number) {
     let delivered = 0;
     return (
       count: number,
-      rttMs: number,
+      rttsMs: number | number[],
       bytesPerMs: number,
       inFlightBytes: number,
       isAppLimited = false,
     ) => {
-      const rtt = new RttEstimator();
-      rtt.update(rttMs, 0);
       for (let i = 0; i < count; i++) {
         nowMs += 101;
         delivered += 1000;
-        const rate = { bytesPerMs, isAppLimited, priorDelivered: delivered - 1000 };
-        bbr.onAck(ack({ nowMs, rtt, delivered, rate, inFlightBytes, priorInFlightBytes: inFlightBytes }));
+        let priorDelivered = delivered - 1000;
+        for (const rttMs of [rttsMs].flat()) {
+          const rtt = new RttEstimator();
+          rtt.update(rttMs, 0);
+          const rate = { bytesPerMs, isAppLimited, priorDelivered };
+          bbr.onAck(ack({ nowMs, rtt, delivered, rate, inFlightBytes, priorInFlightBytes: inFlightBytes }));
+          priorDelivered = 0;
+        }
       }
     };
   }
@@ -305,25 +310,56 @@ describe("congestion control", () => {
     assert.equal(bbr.windowBytes, 203_600);
   });
 
+  const loss = (bytes: number) => ({ nowMs: 0, bytes, sentMs: 0, inFlightBytes: 50_000 });
+
   test("bbr that takes a loss for a full queue's makes room at once, and takes it back slowly", () => {
     const bbr = new Bbr(1200);
     const run = rounds(bbr, 0);
     run(10, 100, 1000, 50_000);
-    run(1, 149, 1000, 50_000);
-    bbr.onLoss();
+    run(2, 149, 1000, 50_000);
+    bbr.onLoss(loss(1200));
     assert.equal(bbr.windowBytes, 203_600, "no queue to speak of");
-    run(1, 151, 1000, 50_000);
-    bbr.onLoss();
-    bbr.onLoss(); // once a round
+    run(2, 151, 1000, 50_000);
+    bbr.onLoss(loss(1000));
+    assert.equal(bbr.windowBytes, 203_600, "2 % may be chance");
+    bbr.onLoss(loss(1));
+    bbr.onLoss(loss(1200)); // once a round
     assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600) < 1, `${bbr.windowBytes}`);
     run(1, 151, 1000, 50_000); // the round of the loss
     assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600) < 1, `${bbr.windowBytes}`);
     run(1, 151, 1000, 50_000);
     assert.ok(Math.abs(bbr.windowBytes - 0.7 * 203_600 * 1.08) < 1, `${bbr.windowBytes}`);
-    bbr.onLoss();
+    bbr.onLoss(loss(1200));
     assert.equal(bbr.windowBytes, 125_000, "a quarter more than the pipe is left");
     run(30, 100, 1000, 50_000);
     assert.equal(bbr.windowBytes, 203_600);
+  });
+
+  test("bbr takes round trips that are long now and then for a busy machine's, and a loss then for chance", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 0);
+    run(10, 100, 1000, 50_000);
+    for (let round = 0; round < 20; round++) {
+      run(1, [400, 102, 400], 1000, 50_000);
+      bbr.onLoss(loss(1200));
+    }
+    assert.equal(bbr.windowBytes, 203_600);
+  });
+
+  test("bbr leaves startup when a queue loses a fifth of what arrives, but not for a loss", () => {
+    for (const [rttMs, lostBytes, mode] of [
+      [200, 201, "cruise"],
+      [200, 199, "startup"],
+      [140, 500, "startup"],
+    ] as const) {
+      const bbr = new Bbr(1200);
+      const run = rounds(bbr, 0);
+      run(1, 100, 10, 50_000);
+      run(2, rttMs, 1000, 50_000); // a hundred times faster: no reason to stop
+      bbr.onLoss(loss(lostBytes)); // of 1000 in a round
+      run(1, rttMs, 2000, 50_000);
+      assert.equal(bbr.mode, mode, `${lostBytes} bytes, ${rttMs} ms`);
+    }
   });
 
   test("bbr that has nothing to send learns nothing: not that the path is full, nor that it is slow", () => {
@@ -347,6 +383,48 @@ describe("congestion control", () => {
     assert.ok(Math.abs(sample.bytesPerMs - 2000 / 101) < 1e-9, `${sample.bytesPerMs}`);
     rate.onAppLimited(500);
     assert.equal(rate.onSend(200, true).isAppLimited, true);
+  });
+});
+
+describe("what is under way", () => {
+  const piece = { offset: 0, length: 1 };
+  const probe = { kind: "probe", padding: Buffer.alloc(1375) } as const;
+  const upTo = (ack: number) => [{ ack, ackBitfield: 0 }, undefined, 0] as const;
+  const fresh = () => new Flight(new NewReno(1200), { onAcked: () => {}, onLost: () => {} });
+
+  test("silence makes two probes due, and an acknowledgement none", () => {
+    const flight = fresh();
+    flight.onSend(0, 1, 1200, piece);
+    flight.onTime(flight.wakeAtMs - 1);
+    assert.equal(flight.probesDue, 0);
+    flight.onTime(flight.wakeAtMs);
+    assert.equal(flight.probesDue, 2);
+    flight.onAcks(2000, ...upTo(1));
+    assert.equal(flight.probesDue, 0);
+  });
+
+  test("a lost probe of size says that the size is too large, and nothing of congestion", () => {
+    const flight = fresh();
+    flight.mtu.begin(1400);
+    flight.mtu.onProbe();
+    flight.onSend(0, 1, 1400, probe);
+    for (let sequence = 2; sequence <= 4; sequence++) flight.onSend(0, sequence, 1200, piece);
+    flight.onAcks(100, ...upTo(4));
+    assert.deepEqual([flight.sent.inFlight, flight.lostPackets, flight.mtu.wanted], [2, 0, 1280]);
+    assert.equal(flight.congestion.windowBytes, 12_000);
+  });
+
+  test("congestion control learns how large packets are: when a probe arrives, and when two timeouts say that none of that size does", () => {
+    const flight = fresh();
+    flight.mtu.begin(1280);
+    flight.onSend(0, 1, 1280, { ...probe, padding: Buffer.alloc(1255) });
+    flight.onAcks(100, ...upTo(1));
+    assert.equal(flight.congestion.packetBytes, 1280);
+    flight.onSend(200, 2, 1280, piece);
+    for (const bytes of [1280, 1200]) {
+      flight.onTime(flight.wakeAtMs);
+      assert.equal(flight.congestion.packetBytes, bytes);
+    }
   });
 });
 

@@ -131,7 +131,7 @@ export class Simulation {
   /** When a process that would run now gets its turn. */
   #turn(atMs: number): number {
     const { turnMs } = this.#options;
-    return turnMs === undefined ? atMs : Math.ceil(atMs / turnMs) * turnMs;
+    return turnMs === undefined ? atMs : Math.max(atMs, Math.ceil(atMs / turnMs) * turnMs); // rounding must not lead back
   }
 
   #flush(from: { endpoint: Endpoint; address: Address }): void {

@@ -475,7 +475,9 @@ describe("congestion control in the simulator", () => {
       [1_000_000, 100, 0, 3000, 0.78],
       [1_000_000, 20, 0.05, 3000, 0.88],
       [25_000_000, 20, 0, 2000, 0.85],
-      [25_000_000, 20, 0.01, 2000, 0.8],
+      [25_000_000, 20, 0.01, 2000, 0.86],
+      [25_000_000, 20, 0.05, 2000, 0.84],
+      [25_000_000, 20, 0.1, 2000, 0.78],
     ] as const;
     for (const [rate, rttMs, loss, untilMs, least] of cases) {
       const share = used(rate, rttMs, loss, 0, untilMs, hour);
@@ -500,9 +502,14 @@ describe("congestion control in the simulator", () => {
 
   test("bbr leaves room for a flow beside it that takes each loss for a full queue", (t) => {
     for (const turnMs of [0.1, 1]) {
-      const link = { delayMs: 10, rateBytesPerSecond: 1_000_000, queueBytes: 30_000 };
-      const got = shares(["bbr", "newreno"], 0, 10_000, link, turnMs);
-      t.diagnostic(`bbr and newreno: ${got.map((bytes) => (bytes / 10_000).toFixed(0)).join(" and ")} kB/s`);
+      const got = [0, 0];
+      // One path alone may happen to suit one of the two: the mean of three says more.
+      for (const delayMs of [9, 10, 11]) {
+        const link = { delayMs, rateBytesPerSecond: 1_000_000, queueBytes: 30_000 };
+        for (const [i, bytes] of shares(["bbr", "newreno"], 0, 10_000, link, turnMs).entries())
+          got[i] = (got[i] ?? 0) + bytes;
+      }
+      t.diagnostic(`bbr and newreno: ${got.map((bytes) => (bytes / 30_000).toFixed(0)).join(" and ")} kB/s`);
       assert.ok(jain(got) >= 0.9, `turns of ${turnMs} ms: ${got}`);
     }
   });
