@@ -219,6 +219,15 @@ describe("a time server that errs", { concurrency: true }, () => {
     await Promise.all(refused.map(check));
   });
 
+  test("is understood beyond 7 February 2036, where the seconds from 1900 begin again", async (t) => {
+    for (const utcMs of [2_085_978_495_000, 2_085_978_497_000, Date.UTC(2100, 0)]) {
+      const shiftMs = utcMs - Date.now();
+      const { offsetMs, delayMs } = await ask(await timeServer(t, shifted(shiftMs)));
+      const errorMs = performance.now() + offsetMs - (Date.now() + shiftMs);
+      assert.ok(Math.abs(errorMs) < COARSE_MS + delayMs, `${utcMs}: wrong by ${errorMs} ms`);
+    }
+  });
+
   test("is refused where it answers too late, too little, in garbage, or not at all", async (t) => {
     const right = shifted(0);
     const cases: [RegExp, Parameters<typeof timeServer>[1]][] = [

@@ -47,14 +47,28 @@ export async function ask({ host, port }: TimeServer): Promise<Sample> {
     throw new Failure(`cannot resolve ${host}`, { cause: error });
   });
   const { packet, t1, t4 } = await exchange(address, port);
-  const { receiveTimestamp: t2, transmitTimestamp: t3, stratum = 0 } = packet;
-  const { offsetMs, delayMs } = offsetAndDelay(t1, Number(t2) + CUT_MS, Number(t3) + CUT_MS, t4);
-  const refusal = refusalOf(packet, delayMs);
+  const [t2, t3] = [utcMsOf(packet.receiveTimestamp), utcMsOf(packet.transmitTimestamp)];
+  const { offsetMs, delayMs } = offsetAndDelay(t1, t2 + CUT_MS, t3 + CUT_MS, t4);
+  const { stratum = 0 } = packet;
+  const refusal = refusalOf(packet, t2, t3, delayMs);
   if (refusal !== undefined) throw new Failure(`${server} is refused: ${refusal}`);
   return { server, stratum, offsetMs, delayMs: Math.max(0, delayMs) };
 }
 
 type Packet = Awaited<ReturnType<NtpTimeSync["getNetworkTime"]>>;
+
+const ERA_MS = 2 ** 32 * 1000;
+const ERA_0_MS = Date.UTC(1900, 0);
+
+/**
+ * An NTP time in milliseconds since 1970, NaN where there is none. ntp-time-sync takes all for times of era 0, which ends
+ * on 7 February 2036; what is in the lower half of an era is meant in the next one (RFC 4330 §3).
+ */
+function utcMsOf(timestamp: Date | undefined): number {
+  const ms = Number(timestamp);
+  if (ms === ERA_0_MS) return Number.NaN;
+  return ms < ERA_0_MS + ERA_MS / 2 ? ms + ERA_MS : ms;
+}
 
 /**
  * ntp-time-sync makes the query and understands the reply. Its socket, however, speaks IPv4 only, takes the first
@@ -110,13 +124,12 @@ function isReplyTo(query: Buffer, reply: Buffer): boolean {
 }
 
 /** Why a reply is not to be used, if so. */
-function refusalOf(packet: Packet, delayMs: number): string | undefined {
+function refusalOf(packet: Packet, receivedMs: number, sentMs: number, delayMs: number): string | undefined {
   const { leapIndicator, version = 0, mode, stratum = 0 } = packet;
   if (mode !== 4) return `mode ${mode} is not a server's`;
   if (version < 1 || version > 4) return `version ${version} is unknown`;
   if (leapIndicator === 3) return "it is not synchronised (leap 3)";
   if (stratum < 1 || stratum > 15) return `it is not synchronised (stratum ${stratum})`;
-  const [receivedMs, sentMs] = [Number(packet.receiveTimestamp), Number(packet.transmitTimestamp)];
   // Each asks for what must hold, so that NaN (a forged packet that came before the relay's) is refused too.
   if (!(receivedMs > 0)) return "it gives no time";
   if (!(sentMs >= receivedMs)) return "it answered before it was asked";
