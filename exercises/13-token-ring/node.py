@@ -50,7 +50,7 @@ class Station:
         self.id, self.stations, self.lines, self.tasks = own, stations, lines, set()
         self.order = ids[ids.index(own) + 1 :] + ids[: ids.index(own) + 1]
         self.successor = self.writer = None
-        self.joined = self.ended = self.quiet = self.refused = False
+        self.joined = self.saw = self.ended = self.quiet = self.refused = False
         self.latest, self.promised, self.known, self.seen = (0, 0, 0), 0, 0, time.monotonic()
         self.hold = None  # [since when, messages sent in it]
         self.out = None  # the message under way: [generation, issuer, round, number, attempt], destination, text
@@ -65,6 +65,7 @@ class Station:
 
     def hear(self, generation):
         if generation > self.known:
+            self.saw = self.joined  # the turn that the probe by which it joins tells of may be lost
             self.known, self.joined, self.seen = generation, True, time.monotonic()
 
     async def predecessor(self, reader, writer):
@@ -149,13 +150,13 @@ class Station:
         if generation < max(self.promised, self.known) or valid(turn) <= valid(self.latest):
             return
         self.report("unconfirmed")
-        self.latest, self.known, self.joined = turn, generation, True
+        self.latest, self.known, self.joined, self.saw = turn, generation, True, True
         self.hold = [time.monotonic(), 0]
         say(f"turn generation={generation} issuer={issuer} round={round}", sys.stderr)
 
     def on_claim(self, claimant, generation, attempt):
         self.refused = self.refused or generation < self.promised
-        not_lost = self.hold or (self.joined and time.monotonic() < self.seen + 2.5)
+        not_lost = self.hold or (self.saw and time.monotonic() < self.seen + 2.5)
         if generation <= self.known or generation < self.promised or claimant not in self.stations or not_lost:
             return
         self.promised = generation
@@ -175,7 +176,7 @@ class Station:
         if self.writer and source in self.order[: self.order.index(self.successor)]:
             return
         self.hear(generation)
-        self.seen, self.quiet = time.monotonic(), False
+        self.seen, self.saw, self.quiet = time.monotonic(), self.joined, False
         was_there = turn[1] == self.latest[1] if generation == self.latest[0] else generation == self.promised
         if destination == self.id and was_there:
             kind = TAKEN

@@ -550,6 +550,24 @@ test("8.3: a claim is removed if its generation is not above the latest's, or be
   assert.deepEqual(one.gets(claim(0, 8, 3)), ["claim of 0, generation 8, attempt 3"]);
 });
 
+test("8.4: the probe by which a station joins is no sign of the turn: it does not hold up who replaces a lost one", () => {
+  const newcomer = () => {
+    const one = stationOf();
+    one.now = 10_000;
+    one.tell({ type: "heard", generation: 1 });
+    return one;
+  };
+  assert.deepEqual(newcomer().gets(claim(0, 2)), ["claim of 0, generation 2, attempt 1"]);
+  for (const sign of [turn(1, 0, 7), message(0, 2)]) {
+    const one = newcomer();
+    one.gets(sign);
+    assert.deepEqual(one.gets(claim(0, 2)), [], `it has seen a ${sign.kind}`);
+  }
+  const later = newcomer();
+  later.tell({ type: "heard", generation: 2 });
+  assert.deepEqual(later.gets(claim(0, 3)), [], "it has heard that there is a new one");
+});
+
 test("8.3: a claim of a station that is in no list is removed", () => {
   const three = stationOf({ id: 3, members: [1, 2, 3], first: 1 });
   assert.deepEqual(three.gets(claim(0, 9)), []);

@@ -72,6 +72,8 @@ export function createStation(options: StationOptions, startMs: number): Station
   let hold: { sinceMs: number; sent: number } | undefined;
   let finishSentMs: number | undefined;
   let lastSeenMs = startMs;
+  /** Was that more than the probe by which it joined? The turn that such a one tells of may be lost. */
+  let hasSeen = false;
   /** Has no message passed since it last gave the turn away? */
   let quiet = false;
   let idleRounds = 0;
@@ -104,13 +106,14 @@ export function createStation(options: StationOptions, startMs: number): Station
     mailbox.giveUp();
     idleRounds = wholeRound && quiet && mailbox.isEmpty ? idleRounds + 1 : 0;
     joined = true;
+    hasSeen = true;
     hold = { sinceMs: nowMs, sent: 0 };
     note(`turn generation=${generation} issuer=${issuer} round=${round}`);
   }
 
   /** A claim that comes back makes its station the issuer of a new turn. */
   function onClaim(claim: Claim, nowMs: number): void {
-    const turnLives = hold !== undefined || (joined && nowMs - lastSeenMs < LOSS_TIMEOUT_MS);
+    const turnLives = hold !== undefined || (hasSeen && nowMs - lastSeenMs < LOSS_TIMEOUT_MS);
     const verdict = election.judge(claim, turnLives);
     if (verdict === "removed") return;
     if (verdict === "passed on") {
@@ -148,6 +151,7 @@ export function createStation(options: StationOptions, startMs: number): Station
 
   function sawMessage(nowMs: number): void {
     lastSeenMs = nowMs;
+    hasSeen = joined;
     quiet = false;
   }
 
@@ -230,6 +234,7 @@ export function createStation(options: StationOptions, startMs: number): Station
       hold = undefined;
       mailbox.giveUp();
     }
+    hasSeen = joined;
     joined = true;
     lastSeenMs = nowMs;
   }
