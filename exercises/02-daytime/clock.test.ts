@@ -219,6 +219,16 @@ describe("a time server that errs", { concurrency: true }, () => {
     await Promise.all(refused.map(check));
   });
 
+  // Elsewhere the largest datagram is smaller.
+  test("is understood however much it adds to its reply", {
+    skip: process.platform !== "linux",
+  }, async (t) => {
+    const verbose = (query: Buffer, send: (bytes: Buffer) => void) =>
+      shifted(0)(query, (reply) => send(Buffer.concat([reply], 65_527))); // IPv6 carries 20 bytes more than IPv4
+    const { stratum } = await ask(await timeServer(t, verbose, { host: "::1" }));
+    assert.equal(stratum, 1);
+  });
+
   test("is understood beyond 7 February 2036, where the seconds from 1900 begin again", async (t) => {
     for (const utcMs of [2_085_978_495_000, 2_085_978_497_000, Date.UTC(2100, 0)]) {
       const shiftMs = utcMs - Date.now();

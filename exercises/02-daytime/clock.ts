@@ -81,7 +81,7 @@ async function exchange(host: string, port: number): Promise<{ packet: Packet; t
   let [t1, t4, strangers] = [Number.NaN, Number.NaN, 0];
   const accept = (query: Buffer, reply: Buffer) => {
     t4 = performance.now();
-    if (isReplyTo(query, reply)) return reply;
+    if (isReplyTo(query, reply)) return reply.subarray(0, NtpPacket.minSize); // what follows, it does not look at
     strangers++;
     return undefined;
   };
@@ -102,6 +102,10 @@ async function exchange(host: string, port: number): Promise<{ packet: Packet; t
         .then((relay) => {
           const library = new NtpTimeSync({ servers: [], replyTimeout: 2 * EXCHANGE_MS });
           return library.getNetworkTime("127.0.0.1", relay.port);
+        })
+        .catch((error: unknown) => {
+          if (isFailure(error)) throw error;
+          throw new Failure("ntp-time-sync got nothing", { cause: error }); // it says so by a plain Error
         })
         .then(resolve, reject);
     });
