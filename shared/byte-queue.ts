@@ -1,5 +1,9 @@
 /** Bytes that have arrived in chunks and are taken in pieces of any size; a piece within one chunk is not copied. */
 const NOTHING = Buffer.alloc(0);
+/** A chunk costs some hundred bytes, however few are in it: more than so many chunks that are smaller than this on average, */
+const MANY_CHUNKS = 256;
+/** are made one, lest a peer that sends single bytes take 100 times as much memory as it sent. */
+const SMALL_BYTES = 1024;
 
 export class ByteQueue {
   #chunks: Buffer[] = [];
@@ -8,6 +12,8 @@ export class ByteQueue {
   push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.sizeBytes += chunk.length;
+    const count = this.#chunks.length;
+    if (count > MANY_CHUNKS && this.sizeBytes < count * SMALL_BYTES) this.#join();
   }
 
   /** How many there are without a copy: those of the first chunk. */
@@ -20,9 +26,13 @@ export class ByteQueue {
     const first = this.#chunks[0] ?? NOTHING;
     if (first.length === sizeBytes) return first;
     if (first.length > sizeBytes) return first.subarray(0, sizeBytes);
+    return this.#join().subarray(0, sizeBytes);
+  }
+
+  #join(): Buffer {
     const whole = Buffer.concat(this.#chunks);
     this.#chunks = [whole];
-    return whole.subarray(0, sizeBytes);
+    return whole;
   }
 
   /** Takes the first bytes; there must be as many. */
