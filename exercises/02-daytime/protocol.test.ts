@@ -405,6 +405,10 @@ describe("languages", () => {
     assert.equal(ours.join(""), stdout);
   });
 
+  test("the weeks of a year below 100 are that year's", () => {
+    assert.deepEqual(isoWeek(new Date("0050-07-01T00:00:00Z")), { week: "26", year: "50" });
+  });
+
   test("strftime gets the names and forms that a language uses", () => {
     const spanish = strftimeLocale("es-AR");
     assert.equal(spanish.days?.[6], "sábado");

@@ -159,9 +159,9 @@ function withoutAccents(text: string): string {
 export function isoWeek(date: Date): { week: string; year: string } {
   const thursday = new Date(date);
   thursday.setUTCDate(date.getUTCDate() + 4 - (date.getUTCDay() || 7));
-  const year = thursday.getUTCFullYear();
-  const days = Math.floor((thursday.getTime() - Date.UTC(year, 0, 1)) / DAY_MS);
-  return { week: String(Math.floor(days / 7) + 1).padStart(2, "0"), year: String(year) };
+  const newYear = new Date(thursday).setUTCMonth(0, 1); // Date.UTC takes a year below 100 for one of the 20th century
+  const week = Math.floor((thursday.getTime() - newYear) / (7 * DAY_MS)) + 1;
+  return { week: String(week).padStart(2, "0"), year: String(thursday.getUTCFullYear()) };
 }
 
 /** Names and usual forms of a language as npm's `strftime` wants them. */
