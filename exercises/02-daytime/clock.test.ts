@@ -82,6 +82,16 @@ const shifted =
     if (reply !== undefined) send(encode(NtpPacket, change(reply)));
   };
 
+/** A sample of a server that answers: a busy machine may need more than one try to see it in time. */
+async function sampleOf(server: TimeServer, triesLeft = 10): Promise<Sample> {
+  try {
+    return await ask(server);
+  } catch (error) {
+    if (!isFailure(error) || !/nothing came/.test(explain(error)) || triesLeft === 0) throw error;
+    return sampleOf(server, triesLeft - 1);
+  }
+}
+
 /** Why a time server is of no use. */
 async function complaintOf(server: TimeServer): Promise<string> {
   const sample = await ask(server).catch((error: unknown) => {
@@ -225,14 +235,14 @@ describe("a time server that errs", { concurrency: true }, () => {
   }, async (t) => {
     const verbose = (query: Buffer, send: (bytes: Buffer) => void) =>
       shifted(0)(query, (reply) => send(Buffer.concat([reply], 65_527))); // IPv6 carries 20 bytes more than IPv4
-    const { stratum } = await ask(await timeServer(t, verbose, { host: "::1" }));
+    const { stratum } = await sampleOf(await timeServer(t, verbose, { host: "::1" }));
     assert.equal(stratum, 1);
   });
 
   test("is understood beyond 7 February 2036, where the seconds from 1900 begin again", async (t) => {
     for (const utcMs of [2_085_978_495_000, 2_085_978_497_000, Date.UTC(2100, 0)]) {
       const shiftMs = utcMs - Date.now();
-      const { offsetMs, delayMs } = await ask(await timeServer(t, shifted(shiftMs)));
+      const { offsetMs, delayMs } = await sampleOf(await timeServer(t, shifted(shiftMs)));
       const errorMs = performance.now() + offsetMs - (Date.now() + shiftMs);
       assert.ok(Math.abs(errorMs) < COARSE_MS + delayMs, `${utcMs}: wrong by ${errorMs} ms`);
     }
