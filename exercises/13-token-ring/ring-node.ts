@@ -21,10 +21,12 @@ interface NodeContext extends Context {
   print: (line: string) => void;
 }
 
-/** Text from a peer may hold control characters; on a terminal they are shown, not obeyed. */
+/** Text from a peer may hold what a terminal obeys: it is shown instead. */
 function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it is about
-  return text.replace(/[\x00-\x1f\x7f-\x9f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    const hex = character.codePointAt(0)?.toString(16) ?? "";
+    return hex.length > 2 ? `\\u{${hex}}` : `\\x${hex.padStart(2, "0")}`;
+  });
 }
 
 const REASONS = {

@@ -236,7 +236,7 @@ describe("rings of the real program", { concurrency: 4 }, () => {
     await using ring = await LocalRing.of([0, 1, 2, 3]);
     const long = "Ñandú, 你好, 😀! ".repeat(45_000).slice(0, 500_000);
     const longest = long + "x".repeat(1024 * 1024 - Buffer.byteLength(long));
-    const control = "\u001b[2J\u001b]0;title\u0007 \u0000 \r \u009b31m \u007f end";
+    const control = "\u001b[2J\u001b]0;title\u0007 \u0000 \r \u009b31m \u202e \u007f end";
     const fromThree: Line[] = [
       { idDestination: 1, text: longest },
       { idDestination: 0, text: control },
@@ -255,7 +255,7 @@ describe("rings of the real program", { concurrency: 4 }, () => {
     assert.deepEqual(await endOf(ring), zeros(4));
     assert.deepEqual(printedBy(ring, 0), [
       "delivered to 3: cero",
-      "received from 3: \\x1b[2J\\x1b]0;title\\x07 \\x00 \\x0d \\x9b31m \\x7f end",
+      "received from 3: \\x1b[2J\\x1b]0;title\\x07 \\x00 \\x0d \\x9b31m \\u{202e} \\x7f end",
     ]);
     assert.deepEqual(printedBy(ring, 1), ["delivered to 2: uno", `received from 3: ${longest}`]);
     assert.deepEqual(printedBy(ring, 2), ["received from 1: uno"]);
