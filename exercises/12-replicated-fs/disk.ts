@@ -1,14 +1,9 @@
-/**
- * The directory itself. No path leaves it, whatever links other programs put there meanwhile: on Linux each name on the
- * way is opened as a directory and no link (what openat(2) with O_NOFOLLOW is for), and work is done relative to that
- * descriptor; elsewhere the way is looked at first.
- */
+/** The directory itself: what lies at a path, and what is done to it. */
 import {
   type BigIntStats,
   chmodSync,
   closeSync,
   constants,
-  existsSync,
   fchmodSync,
   fstatSync,
   fsyncSync,
@@ -28,14 +23,11 @@ import {
 import { type FileHandle, open as openFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Failure } from "../../shared/errors.ts";
-import { joined, nameOf } from "./paths.ts";
+import { joined } from "./paths.ts";
 import { type Item, NOTHING } from "./protocol.ts";
+import { HAS_PROC, O_PATH, placeOf, Way } from "./way.ts";
 
-const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
-/** Names what is there without opening it, so permissions do not matter. Node has no constant for it. */
-const O_PATH = 0o10000000;
-const HAS_PROC = existsSync("/proc/self/fd");
-const placeOf = (fd: number) => `/proc/self/fd/${fd}`;
+const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
 
 /** What is at a path, without its content. */
 export interface Found {
@@ -57,106 +49,22 @@ export class Disk {
   readonly root: string;
   /** Where files are written before they are renamed into place: on the same file system. */
   readonly #asideFolder: string;
-  readonly #rootFd: number;
-  readonly #isGuest: boolean;
+  readonly #way: Way;
 
-  /**
-   * What is done to the directory must be done on every node, so permissions that are replicated keep only others out: they
-   * are lifted meanwhile (on Linux). They do bind a guest, who only looks.
-   */
+  /** A guest only looks, and permissions bind it. */
   constructor(root: string, asideFolder: string, isGuest = false) {
     this.root = root;
     this.#asideFolder = asideFolder;
-    this.#isGuest = isGuest;
-    this.#rootFd = openSync(root, O_RDONLY | O_DIRECTORY);
+    this.#way = new Way(root, isGuest);
   }
 
   close(): void {
-    closeSync(this.#rootFd);
-  }
-
-  /** A name for the path that goes through no link (the path's own last name may be one), until `leave` is called. */
-  #enter(path: string): { place: string; leave: () => void } {
-    const root = this.#rootFd;
-    if (path === "") return { place: HAS_PROC ? `${placeOf(root)}/.` : this.root, leave: () => {} };
-    const parents = path.split("/").slice(0, -1);
-    if (!HAS_PROC) {
-      for (const [i] of parents.entries())
-        if (!lstatSync(join(this.root, ...parents.slice(0, i + 1))).isDirectory())
-          throw Object.assign(new Error("not a directory"), { code: "ENOTDIR", syscall: "open" });
-      return { place: join(this.root, path), leave: () => {} };
-    }
-    let fd = root;
-    const leave = () => {
-      if (fd !== root) closeSync(fd);
-      fd = root;
-    };
-    try {
-      for (const name of parents) {
-        const next = openSync(`${placeOf(fd)}/${name}`, O_PATH | O_DIRECTORY | O_NOFOLLOW);
-        leave();
-        fd = next;
-      }
-    } catch (error) {
-      leave();
-      throw error;
-    }
-    return { place: `${placeOf(fd)}/${nameOf(path)}`, leave };
-  }
-
-  /** `opensIt`: what is at the path must be opened, or is a directory that goes elsewhere. */
-  #at<T>(path: string, use: (place: string) => T, opensIt = false): T {
-    try {
-      return this.#try(path, use);
-    } catch (error) {
-      const lock = this.#unlock(path, opensIt, error);
-      try {
-        return this.#try(path, use);
-      } finally {
-        lock();
-      }
-    }
-  }
-  #try<T>(path: string, use: (place: string) => T): T {
-    const { place, leave } = this.#enter(path);
-    try {
-      return use(place);
-    } finally {
-      leave();
-    }
-  }
-
-  /** Permissions that keep their own owner from the path are lifted until the returned is called. Throws `why` where they are not the reason. */
-  #unlock(path: string, opensIt: boolean, why: unknown): () => void {
-    if (this.#isGuest || !HAS_PROC || (why as NodeJS.ErrnoException).code !== "EACCES") throw why;
-    const lifted: { fd: number; mode: number }[] = [];
-    const lock = () => {
-      for (const { fd, mode } of lifted.reverse()) {
-        chmodSync(placeOf(fd), mode);
-        closeSync(fd);
-      }
-    };
-    const names = path.split("/");
-    try {
-      for (let i = 1; i <= names.length - (opensIt ? 0 : 1); i++) {
-        const way = names.slice(0, i).join("/");
-        const fd = this.#try(way, (place) => openSync(place, O_PATH | O_NOFOLLOW));
-        const stat = fstatSync(fd);
-        const mode = stat.mode & 0o7777;
-        const needed = stat.isDirectory() ? 0o700 : stat.isFile() ? 0o400 : 0;
-        lifted.push({ fd, mode });
-        if ((mode & needed) !== needed) chmodSync(placeOf(fd), mode | needed);
-      }
-    } catch (error) {
-      lock();
-      throw error;
-    }
-    return lock;
+    this.#way.close();
   }
 
   find(path: string): Found | undefined {
     try {
-      return this.#at(path, (place) => foundOf(lstatSync(place, { bigint: true }), place));
+      return this.#way.at(path, (place) => foundOf(lstatSync(place, { bigint: true }), place));
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw error;
@@ -166,7 +74,7 @@ export class Disk {
   /** The names in a directory; none where it is not one. */
   names(path: string): string[] {
     try {
-      return this.#at(path === "" ? "" : `${path}/.`, (place) => readdirSync(place).sort());
+      return this.#way.at(path === "" ? "" : `${path}/.`, (place) => readdirSync(place).sort());
     } catch (error) {
       if (isMissing(error)) return [];
       throw error;
@@ -176,11 +84,11 @@ export class Disk {
   /** Opens a file for reading; throws `Failure` where it is none. */
   async open(path: string): Promise<FileHandle> {
     const open = () => {
-      const { place, leave } = this.#enter(path);
+      const { place, leave } = this.#way.enter(path);
       return openFile(place, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).finally(leave);
     };
     const handle = await open().catch((error) => {
-      const lock = this.#unlock(path, true, error);
+      const lock = this.#way.unlock(path, true, error);
       return open().finally(lock);
     });
     if ((await handle.stat()).isFile()) return handle;
@@ -201,7 +109,7 @@ export class Disk {
         closeSync(fd);
       }
     };
-    return this.#at(path, read, true);
+    return this.#way.at(path, read, true);
   }
 
   /** A new name for something on its way into the directory, or out of it. */
@@ -213,8 +121,8 @@ export class Disk {
   put(path: string, item: Item, source: string | Buffer = NOTHING): void {
     const before = this.find(path);
     if (item.kind === "directory") {
-      if (before !== undefined && before.kind !== "directory") this.#at(path, unlinkSync);
-      if (before?.kind !== "directory") this.#at(path, (place) => mkdirSync(place));
+      if (before !== undefined && before.kind !== "directory") this.#way.at(path, unlinkSync);
+      if (before?.kind !== "directory") this.#way.at(path, (place) => mkdirSync(place));
       return this.setMetadata(path, item);
     }
     if (before?.kind === "directory") this.remove(path);
@@ -223,7 +131,7 @@ export class Disk {
     else if (typeof source !== "string") writeFileSync(aside, source, { flag: "wx", mode: 0o600 });
     if (item.kind === "file") chmodSync(aside, item.mode);
     lutimesSync(aside, secondsOf(item.mtimeUs), secondsOf(item.mtimeUs));
-    this.#at(path, (place) => renameSync(aside, place));
+    this.#way.at(path, (place) => renameSync(aside, place));
   }
 
   /** Removes a file, a link or an empty directory; false where the directory is not empty. */
@@ -231,7 +139,7 @@ export class Disk {
     const found = this.find(path);
     if (found === undefined) return true;
     try {
-      this.#at(path, found.kind === "directory" ? rmdirSync : unlinkSync);
+      this.#way.at(path, found.kind === "directory" ? rmdirSync : unlinkSync);
       return true;
     } catch (error) {
       if (["ENOTEMPTY", "EEXIST"].includes((error as NodeJS.ErrnoException).code ?? "")) return false;
@@ -240,16 +148,16 @@ export class Disk {
   }
 
   move(from: string, to: string): void {
-    this.#at(from, (source) => this.#at(to, (place) => renameSync(source, place)), true);
+    this.#way.at(from, (source) => this.#way.at(to, (place) => renameSync(source, place)), true);
   }
 
   /** Takes it out of the directory, to a place beside it. */
   takeOut(path: string, to: string): void {
-    this.#at(path, (place) => renameSync(place, to), true);
+    this.#way.at(path, (place) => renameSync(place, to), true);
   }
 
   setMetadata(path: string, { mode, mtimeUs, kind }: Pick<Item, "mode" | "mtimeUs" | "kind">): void {
-    this.#at(path, (place) => {
+    this.#way.at(path, (place) => {
       const found = lstatSync(place);
       if (kind !== "link" && !found.isSymbolicLink() && (found.mode & 0o7777) !== mode) {
         const fd = openSync(place, HAS_PROC ? O_PATH | O_NOFOLLOW : O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
@@ -270,7 +178,7 @@ export class Disk {
       fsyncSync(fd);
       closeSync(fd);
     };
-    this.#at(path, sync, true);
+    this.#way.at(path, sync, true);
   }
 
   /** Everything in the directory, parents first; gives way to others now and then. `onTrouble` hears where a guest may not look. */

@@ -3,7 +3,16 @@
  * root there are none, so root runs this file once more without the right to pass over them.
  */
 import { strict as assert } from "node:assert";
-import { chmodSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -34,6 +43,7 @@ function define(): void {
       mkdirSync(join(folder, name), { recursive: true });
     writeFileSync(at("closed/deep/file"), "within");
     writeFileSync(at("secret"), "sealed");
+    symlinkSync("deep", at("closed/link"));
     disk = new Disk(join(folder, "dir"), join(folder, "stage"));
   });
   after(() => {
@@ -58,6 +68,7 @@ function define(): void {
     assert.equal(await handle.readFile("utf8"), "new");
     disk.setMetadata("closed/deep/new", { ...file, mode: 0o644 });
     disk.sync("secret");
+    disk.move("closed/link", "open/link");
     disk.move("closed/deep", "open/deep");
     assert.deepEqual([modeOf("closed"), modeOf("open/deep"), modeOf("secret")], [0o555, 0o000, 0o000]);
     disk.takeOut("open/deep/file", disk.aside());
@@ -75,6 +86,6 @@ function define(): void {
       seen?.push(path);
     guest.close();
     assert.deepEqual(troubles, ["closed/deep EACCES"]);
-    assert.deepEqual(seen, ["", "closed", "closed/deep", "open", "secret"]);
+    assert.deepEqual(seen, ["", "closed", "closed/deep", "open", "open/link", "secret"]);
   });
 }
