@@ -41,14 +41,14 @@ async function receive(host: string, ready: (url: string) => void): Promise<void
   );
 }
 
-async function send(host: string, port: number, count: number): Promise<void> {
+async function send(host: string, port: number, count: number, size: number): Promise<void> {
   const socket = createSocket("udp4");
   socket.connect(port, host);
   await once(socket, "connect");
   const beforeMs = processorMs();
   for (let sent = 0; sent < count; sent += BURST) {
-    for (let i = 1; i < BURST; i++) socket.send(Buffer.allocUnsafe(BASE_MTU));
-    await new Promise((resolve) => socket.send(Buffer.allocUnsafe(BASE_MTU), resolve));
+    for (let i = 1; i < BURST; i++) socket.send(Buffer.allocUnsafe(size));
+    await new Promise((resolve) => socket.send(Buffer.allocUnsafe(size), resolve));
   }
   socket.close();
   process.stdout.write(`${(processorMs() - beforeMs).toFixed(1)} ms of processor\n`);
@@ -61,8 +61,9 @@ await program({
     role: setting(oneOf("receive", "send"), "receive or send", undefined, { positional: true }),
     ...listenAt(0),
     count: setting(integer(1), "datagrams to send", 100_000),
+    size: setting(integer(1, 65_507), "bytes of each", BASE_MTU),
   },
-  async run({ role, host, port, count }, { ready }) {
-    await (role === "receive" ? receive(host, ready) : send(host, port, count));
+  async run({ role, host, port, count, size }, { ready }) {
+    await (role === "receive" ? receive(host, ready) : send(host, port, count, size));
   },
 });
