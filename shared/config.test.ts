@@ -342,6 +342,8 @@ test("what is wrong in a file is said with file, line, section and key", () => {
       "[s]\nport = 1\n[t]\n[S]\nPORT = x",
       "x.ini:5: [s] port stands in line 2 too; a list is written PORT[] = …",
     ],
+    ["[s]\nport[] = 1\nport[] = 2", "x.ini:3: [s] port is given 2 times, and is no list"],
+    ["[s]\nport = 1\ndestino = 1\nid-dst = 2", "x.ini:3: [s] destino is given 2 times, and is no list"],
     ["[s]\nport = 1\ndestino = x", 'x.ini:3: [s] destino "x" is not a whole number from 0 up'],
     ["[s]\nport = 1\nId-Dst = x", 'x.ini:3: [s] id-dst "x" is not a whole number from 0 up'],
     ["[s]\nport = 1\niddst = x", 'x.ini:3: [s] iddst "x" is not a whole number from 0 up'],

@@ -250,6 +250,8 @@ export class Ini {
         text === undefined
           ? `${this.where(section)} ${kebabCase(name)}`
           : this.where(section, name, setting.alias, text);
+      if (texts.length > 1 && !setting.many)
+        throw new UsageError(`${where(texts.at(-1))} is given ${texts.length} times, and is no list`);
       return [name, readSetting(setting, texts, where)];
     });
     return Object.fromEntries(entries) as SettingsValue<S>;
