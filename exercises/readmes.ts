@@ -178,21 +178,27 @@ async function insideNamespaces(): Promise<number> {
   return code ?? 1;
 }
 
+/** Throws `UsageError` where there is no such page. */
+function pathsOf(wanted: string | undefined): string[] {
+  if (wanted !== undefined && PAGES.includes(wanted)) return [wanted];
+  const all = exercisesWith("README.md");
+  const exercises = wanted === undefined ? all : [exerciseCalled(wanted, all)];
+  const paths = exercises.map(({ folder }) => `${folder}/README.md`);
+  return wanted === undefined ? [...PAGES, ...paths] : paths;
+}
+
 await program({
   summary:
     "Runs the commands of the READMEs and compares what they print with what stands there, but for numbers.",
   example: "13",
-  settings: { exercise: optional(text, "the one to check, by number or name; or README.md", { positional: true }) },
+  settings: {
+    exercise: optional(text, "the one to check, by number or name; or README.md", { positional: true }),
+  },
   async run({ exercise }, { signal, log }) {
     const canUnshare = process.getuid?.() === 0 && isInstalled("unshare");
     if (canUnshare && process.env["NETLAB_README_NAMESPACES"] === undefined)
       return void process.exit(await insideNamespaces());
-    const all = exercisesWith("README.md");
-    const paths = PAGES.filter((page) => exercise === undefined || exercise === page);
-    if (paths.length !== 1) {
-      const wanted = exercise === undefined ? all : [exerciseCalled(exercise, all)];
-      paths.push(...wanted.map(({ folder }) => `${folder}/README.md`));
-    }
+    const paths = pathsOf(exercise);
     let total = { passed: 0, failed: 0 };
     for (const path of paths) {
       const { passed, failed } = await check(path, signal, log);
