@@ -155,7 +155,11 @@ local function octets(is_text, name, doc, length, rule)
     local pdu, size = pdu_in(s), range:len()
     local inner = { tvb = size > 0 and range:tvb(), at = 0, expert = s.expert, summary = {} }
     inner.values = setmetatable({}, { __index = s.values })
-    while pdu and inner.at < size and not inner.wrong do pdu.walk(inner, item) end
+    while pdu and inner.at < size and not inner.wrong do
+      local start = inner.at
+      pdu.walk(inner, item)
+      if inner.at == start and not inner.wrong then complain(inner, item, ("%d bytes left over"):format(size - start)) end
+    end
     if not pdu and size > 0 then note(inner, name, size .. " bytes") end
     s.wrong = s.wrong or inner.wrong
     for inner_name, value in pairs(inner.values) do s.values[inner_name] = s.values[inner_name] or value end

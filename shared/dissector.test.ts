@@ -47,9 +47,18 @@ const Order = p.struct("PlacedOrder", {
   id: [p.u16, ""],
   items: [p.containing(p.restBytes, "kind", { order: Item, offer: Note }), "by the envelope's kind"],
 });
+const Empty = p.struct("Empty", {});
 const Envelope = p.struct("Envelope", {
-  kind: [p.enumOf(p.u8, { order: 1, offer: 2, items: 3, sealed: 4 }), ""],
-  data: [p.containing(p.bytes(p.u8), "kind", { order: Order, offer: Order, items: Item }), "by the kind"],
+  kind: [p.enumOf(p.u8, { order: 1, offer: 2, items: 3, sealed: 4, empty: 5 }), ""],
+  data: [
+    p.containing(p.bytes(p.u8), "kind", {
+      order: Order,
+      offer: Order,
+      items: Item,
+      empty: Empty,
+    }),
+    "by the kind",
+  ],
   seals: [p.containing(p.bytes(p.u8), Item), "one after the other"],
 });
 
@@ -526,7 +535,7 @@ function isWrong(bytes: Buffer): boolean {
   const item = (name: string) => p.encode(Item, { size: 7, name });
   const order = (items: Buffer) => p.encode(Order, { id: 9, items });
   const none: Buffer = Buffer.alloc(0);
-  const envelope = (kind: "order" | "offer" | "items" | "sealed", data: Buffer, seals = none) =>
+  const envelope = (kind: "order" | "offer" | "items" | "sealed" | "empty", data: Buffer, seals = none) =>
     p.encode(Envelope, { kind, data, seals });
   const two = Buffer.concat([item("a"), item("b")]);
   const cases: [bytes: Buffer, fields: Frame, info: string][] = [
@@ -544,6 +553,7 @@ function isWrong(bytes: Buffer): boolean {
     [envelope("order", order(none)), { "placed_order.id": ["9"] }, "order 9 of [id=9]"],
     [envelope("sealed", two), {}, "Envelope kind=sealed data=6 bytes"],
     [envelope("items", none), {}, "items: []"],
+    [envelope("empty", none), {}, "Envelope kind=empty"],
   ];
   const numbers = cases.map(([bytes]) => [udp(ENVELOPE, bytes), ...tcp(ENVELOPE, bytes)]);
   const damaged = [two.subarray(0, -1), Buffer.concat([two, Buffer.of(1)])].flatMap((items) => [
@@ -551,6 +561,7 @@ function isWrong(bytes: Buffer): boolean {
     envelope("order", order(items)),
     envelope("sealed", none, items),
   ]);
+  damaged.push(envelope("empty", two)); // what has no fields takes none of it
   const wrong = damaged.map((bytes) => udp(ENVELOPE, bytes));
   const [garbage = 0, behind = 0] = tcp(ENVELOPE, damaged[0] ?? none, envelope("items", two));
   test("PDUs inside of a field are taken apart, by a code in front of them", options, async () => {

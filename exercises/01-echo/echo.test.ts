@@ -1,12 +1,12 @@
 import { strict as assert } from "node:assert";
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from "node:dgram";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { networkInterfaces } from "node:os";
 import { after, afterEach, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
+import { peakMebibytes } from "../../shared/measure.ts";
 import { SMALL_SERVICES } from "../../shared/small-services.ts";
 import {
   needs,
@@ -46,8 +46,7 @@ const patternOf = (size: number) => Buffer.alloc(size, PATTERN);
 const same = (sent: Buffer, returned: Buffer | undefined) =>
   assert.equal(difference(sent, returned ?? Buffer.alloc(0)), undefined);
 
-const peakMemoryBytes = ({ child }: Running) =>
-  1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "latin1"))?.[1]);
+const peakMemoryBytes = ({ child }: Running) => peakMebibytes(child.pid) * MEBIBYTE;
 
 const toClose = new Set<() => void>();
 afterEach(() => {

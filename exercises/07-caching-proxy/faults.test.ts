@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Connection } from "../../shared/connection.ts";
 import { readResponse } from "../../shared/http.ts";
+import { peakMebibytes } from "../../shared/measure.ts";
 import { type Running, start, within } from "../../shared/testing.ts";
 import {
   type Answer,
@@ -326,10 +327,7 @@ describe("clients", () => {
     const url = origin.serves("/stalled", body, FRESH);
     const stallers = await Promise.all(Array.from({ length: 20 }, () => staller(url)));
     assert.ok((await ask(proxy.port, url)).body.equals(body));
-    const { readFileSync } = await import("node:fs");
-    const peakKb = Number(
-      /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${proxy.child.pid}/status`, "utf8"))?.[1],
-    );
+    const peakKb = peakMebibytes(proxy.child.pid) * 1024;
     assert.ok(peakKb < 300_000, `peak memory ${peakKb} kB`);
     for (const connection of stallers) connection.destroy();
   });

@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { port, setting } from "../../shared/config.ts";
-import { Failure } from "../../shared/errors.ts";
+import { expect, say } from "../../shared/demo.ts";
 import { type LinkProfile, type PacketReport, udpLink } from "../../shared/link.ts";
 import { program } from "../../shared/program.ts";
 import { type Running, run, start, within } from "../../shared/running.ts";
@@ -24,11 +24,6 @@ const BAD: LinkProfile = {
   reordering: 0.03,
   corruption: 0.03,
 };
-const say = (line = "") => void process.stdout.write(`${line}\n`);
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Failure(`not as it should be: ${what}`);
-}
 
 /** Runs the client as a user would, in a folder of its own, and shows what it says. */
 async function client(
