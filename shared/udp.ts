@@ -26,8 +26,8 @@ export interface UdpServer {
   readonly url: string;
   readonly port: number;
   readonly closed: Promise<void>;
-  /** Hands a datagram to the network; what cannot be sent costs a log line, as nobody is waiting for it. */
-  send(bytes: Buffer, to: { address: string; port: number }): void;
+  /** Hands a datagram to the network, which puts its parts together; what cannot be sent costs a log line, as nobody is waiting for it. */
+  send(bytes: Buffer | Buffer[], to: { address: string; port: number }): void;
 }
 
 async function openSocket(family: number, address: string, port: number, reuseAddr = false): Promise<Socket> {
@@ -109,8 +109,10 @@ export async function bind(
   const closed = Promise.all(
     sockets.map((socket) => new Promise<void>((resolve) => socket.once("close", resolve))),
   ).then(() => {});
-  const cannotSend = (bytes: Buffer, to: { address: string; port: number }, why: string) =>
-    log(`${formatAddress(to.address, to.port)}: cannot send ${bytes.length} bytes: ${why}`);
+  const cannotSend = (bytes: Buffer | Buffer[], to: { address: string; port: number }, why: string) => {
+    const { length } = Buffer.concat([bytes].flat());
+    log(`${formatAddress(to.address, to.port)}: cannot send ${length} bytes: ${why}`);
+  };
   const serverOf = (socket: Socket): UdpServer => ({
     url: `udp://${formatAddress(address, bound)}`,
     port: bound,

@@ -156,7 +156,7 @@ describe("packets with the right token from another address", () => {
     simulation.server.next = (nowMs) => {
       const out = next(nowMs);
       if (out?.to.port !== STRANGER.port) return out;
-      const arrived = unseal(Buffer.from(out.packet));
+      const arrived = unseal(Buffer.concat(out.packet));
       toStranger.push(arrived?.message.kind ?? "");
       if (arrived?.message.kind === "challenge") cookie = Buffer.from(arrived.message.cookie);
       return out;

@@ -12,12 +12,14 @@ import {
   type Accept,
   type Arrived,
   BASE_MTU,
+  DATA_OVERHEAD,
   type ErrorCode,
   type Incoming,
   type Message,
   NO_TOKEN,
   numberOf,
   type Open,
+  type Parts,
 } from "./protocol.ts";
 import { Sending, wantsAck } from "./sending.ts";
 import { InStream } from "./stream-in.ts";
@@ -93,6 +95,10 @@ export class Connection {
     if (this.output === undefined || this.state !== "open") return 0;
     const most = Math.min(4 * this.flight.congestion.windowBytes, MAX_SEND_BUFFER_BYTES);
     return Math.max(MIN_SEND_BUFFER_BYTES, most) - this.output.bufferedBytes;
+  }
+  /** What of a file goes into a packet. */
+  get pieceBytes(): number {
+    return this.flight.mtu.currentBytes - DATA_OVERHEAD;
   }
   write(bytes: Buffer): void {
     this.output?.write(bytes);
@@ -271,7 +277,7 @@ export class Connection {
   }
 
   /** The next packet to be sent now, if there is one. */
-  next(nowMs: number): Buffer | undefined {
+  next(nowMs: number): Parts | undefined {
     this.#nowMs = nowMs;
     if (this.state !== "ended") this.#onTime();
     return this.#sending.next(nowMs);

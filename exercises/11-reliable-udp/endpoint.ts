@@ -16,6 +16,7 @@ import {
   keyOf,
   NO_SEQUENCE,
   type Open,
+  type Parts,
   seal,
   TOKEN_BYTES,
   unseal,
@@ -59,7 +60,7 @@ export class Endpoint {
   /** Connections that may have something to send. */
   readonly #active = new Set<Peer>();
   /** Packets that belong to no connection. */
-  #loose: { packet: Buffer; to: Address }[] = [];
+  #loose: { packet: Parts; to: Address }[] = [];
   /** Called when the application has given a connection something to do. */
   onActive: () => void = () => {};
 
@@ -151,7 +152,7 @@ export class Endpoint {
   #challenge(ack: number, token: Buffer, to: Address, nowMs: number): void {
     const cookie = cookieFor(this.#secret, keyOfAddress(to), token, nowMs);
     const acks = { ack, ackBitfield: 0 };
-    this.#loose.push({ packet: seal(NO_SEQUENCE, acks, token, { kind: "challenge", cookie }), to });
+    this.#loose.push({ packet: [seal(NO_SEQUENCE, acks, token, { kind: "challenge", cookie })], to });
     this.onActive();
   }
 
@@ -171,7 +172,7 @@ export class Endpoint {
   }
 
   /** The next packet to be sent, and where to. */
-  next(nowMs: number): { packet: Buffer; to: Address } | undefined {
+  next(nowMs: number): { packet: Parts; to: Address } | undefined {
     const loose = this.#loose.shift();
     if (loose) return loose;
     for (const peer of this.#active) {

@@ -5,7 +5,15 @@
 import { AckSchedule } from "./ack-schedule.ts";
 import type { Content, Flight } from "./flight.ts";
 import { Persist } from "./persist.ts";
-import { DATA_OVERHEAD, MAX_SEQUENCE, type Message, NO_TOKEN, seal, sealData } from "./protocol.ts";
+import {
+  DATA_OVERHEAD,
+  MAX_SEQUENCE,
+  type Message,
+  NO_TOKEN,
+  type Parts,
+  seal,
+  sealData,
+} from "./protocol.ts";
 import type { InStream } from "./stream-in.ts";
 import type { OutStream } from "./stream-out.ts";
 
@@ -79,7 +87,7 @@ export class Sending {
   }
 
   /** The next packet to be sent now, if there is one. */
-  next(nowMs: number): Buffer | undefined {
+  next(nowMs: number): Parts | undefined {
     const message = this.#messages.shift();
     if (message !== undefined) return this.#packet(message, nowMs);
     const packet = this.#isOver ? undefined : (this.#probe(nowMs) ?? this.#data(nowMs));
@@ -101,7 +109,7 @@ export class Sending {
   }
 
   /** What the other side must answer: after silence, to a receiver that takes nothing, or to find the path's MTU. */
-  #probe(nowMs: number): Buffer | undefined {
+  #probe(nowMs: number): Parts | undefined {
     const { flight, output } = this;
     if (flight.probesDue > 0) {
       flight.probesDue--;
@@ -116,17 +124,17 @@ export class Sending {
   }
 
   /** What is under way, in a new packet. */
-  #again(content: Content | undefined, nowMs: number): Buffer {
+  #again(content: Content | undefined, nowMs: number): Parts {
     if (content === undefined) return this.#packet(EMPTY_PROBE, nowMs);
     if ("kind" in content) return this.#packet(content.kind === "probe" ? EMPTY_PROBE : content, nowMs);
     const most = this.flight.mtu.currentBytes - DATA_OVERHEAD;
-    const piece = this.output?.at(content.offset, Math.min(content.length, most));
-    if (piece === undefined) return this.#packet(EMPTY_PROBE, nowMs);
+    const bytes = this.output?.at(content.offset, Math.min(content.length, most));
+    if (bytes === undefined) return this.#packet(EMPTY_PROBE, nowMs);
     this.repeatedPackets++;
-    return this.#dataPacket(piece.offset, piece.bytes, nowMs);
+    return this.#dataPacket(content.offset, bytes, nowMs);
   }
 
-  #data(nowMs: number): Buffer | undefined {
+  #data(nowMs: number): Parts | undefined {
     const { flight, output } = this;
     if (output === undefined) return undefined;
     if (!output.hasData) {
@@ -141,22 +149,22 @@ export class Sending {
     return this.#dataPacket(piece.offset, piece.bytes, nowMs);
   }
 
-  #dataPacket(offset: number, bytes: Buffer, nowMs: number): Buffer {
+  #dataPacket(offset: number, bytes: Buffer, nowMs: number): Parts {
     const sequence = ++this.sentPackets;
     const packet = sealData(sequence, this.acks.packets.header, this.peerToken, offset, bytes);
-    this.flight.onSend(nowMs, sequence, packet.length, { offset, length: bytes.length });
+    this.flight.onSend(nowMs, sequence, DATA_OVERHEAD + bytes.length, { offset, length: bytes.length });
     return packet;
   }
 
-  #packet(message: Message, nowMs: number): Buffer {
+  #packet(message: Message, nowMs: number): Parts {
     const sequence = ++this.sentPackets;
     const token = message.kind === "open" ? NO_TOKEN : this.peerToken;
     const packet = seal(sequence, this.acks.packets.header, token, message);
     if (wantsAck(message)) this.flight.onSend(nowMs, sequence, packet.length, message);
-    return packet;
+    return [packet];
   }
 
-  #acknowledgement(nowMs: number): Buffer {
+  #acknowledgement(nowMs: number): Parts {
     const delayUs = Math.round(this.acks.onSend(nowMs) * 1000);
     this.#advertised = this.input?.limit ?? 0;
     const received = BigInt(this.input?.received ?? 0);

@@ -136,7 +136,7 @@ export class Simulation {
 
   #flush(from: { endpoint: Endpoint; address: Address }): void {
     for (let out = from.endpoint.next(this.nowMs); out; out = from.endpoint.next(this.nowMs))
-      this.#carry(out.packet, from.address, out.to);
+      this.#carry(Buffer.concat(out.packet), from.address, out.to);
   }
 
   #carry(packet: Buffer, from: Address, to: Address): void {

@@ -9,6 +9,7 @@ import { bind, enlargeBuffers, type UdpServer } from "../../shared/udp.ts";
 import type { Connection } from "./connection.ts";
 import { type Address, Endpoint, type Request } from "./endpoint.ts";
 import type { ConnectionOptions } from "./options.ts";
+import type { Parts } from "./protocol.ts";
 
 /** What the system may keep for us while we are busy. */
 const BUFFER_BYTES = 4 * 2 ** 20;
@@ -18,12 +19,12 @@ const FLUSH_PACKETS = 256;
 /** Sends what an endpoint has to send, when it is time to. */
 class Driver {
   readonly #endpoint: Endpoint;
-  readonly #send: (packet: Buffer, to: Address) => void;
+  readonly #send: (packet: Parts, to: Address) => void;
   #isScheduled = false;
   #timer: NodeJS.Timeout | undefined;
   #timerAtMs = Infinity;
 
-  constructor(endpoint: Endpoint, send: (packet: Buffer, to: Address) => void) {
+  constructor(endpoint: Endpoint, send: (packet: Parts, to: Address) => void) {
     this.#endpoint = endpoint;
     this.#send = send;
     endpoint.onActive = () => this.schedule();

@@ -4,10 +4,12 @@ interface Chunk {
   offset: number;
   bytes: Buffer;
 }
-interface Piece {
-  offset: number;
-  bytes: Buffer;
+interface Piece extends Chunk {
   isRetransmission: boolean;
+}
+interface Range {
+  offset: number;
+  length: number;
 }
 
 export class OutStream {
@@ -21,7 +23,7 @@ export class OutStream {
   /** Where the bytes end that the writer has given. */
   #end: number;
   #chunks: Chunk[] = [];
-  #lost: { offset: number; length: number }[] = [];
+  #lost: Range[] = [];
 
   constructor(offset: number, size: number, windowBytes: number) {
     this.received = offset;
@@ -82,32 +84,39 @@ export class OutStream {
   next(most: number): Piece | undefined {
     this.#dropArrived();
     const [lost] = this.#lost;
-    if (lost !== undefined) {
-      const piece = this.at(lost.offset, Math.min(lost.length, most));
-      const length = piece?.bytes.length ?? lost.length;
-      if (length === lost.length) this.#lost.shift();
-      else this.#lost[0] = { offset: lost.offset + length, length: lost.length - length };
-      return piece;
-    }
-    const piece = this.at(this.#next, Math.min(most, this.limit - this.#next));
-    if (piece) this.#next += piece.bytes.length;
-    return piece && { ...piece, isRetransmission: false };
+    if (lost !== undefined) return this.#nextLost(lost, most);
+    const offset = this.#next;
+    const bytes = this.at(offset, Math.min(most, this.limit - offset));
+    if (bytes === undefined) return undefined;
+    this.#next += bytes.length;
+    return { offset, bytes, isRetransmission: false };
   }
 
-  /** A piece again. What has arrived of it in the meantime is left out only where all of it has. */
-  at(offset: number, most: number): Piece | undefined {
+  #nextLost({ offset, length }: Range, most: number): Piece | undefined {
+    const bytes = this.at(offset, Math.min(length, most));
+    const sent = bytes?.length ?? length;
+    if (sent === length) this.#lost.shift();
+    else this.#lost[0] = { offset: offset + sent, length: length - sent };
+    return bytes && { offset, bytes, isRetransmission: true };
+  }
+
+  /** A piece from an offset on, again perhaps. What has arrived of it in the meantime is left out only where all of it has. */
+  at(offset: number, most: number): Buffer | undefined {
     if (most <= 0 || offset >= this.#end) return undefined;
     const chunk = this.#chunks[this.#chunkAt(offset)];
-    if (chunk === undefined || offset < chunk.offset) return undefined;
+    if (chunk === undefined) return undefined;
     const start = offset - chunk.offset;
-    return { offset, bytes: chunk.bytes.subarray(start, start + most), isRetransmission: true };
+    return chunk.bytes.subarray(start, start + most);
   }
 
-  /** The index of the chunk that holds this offset; -1 where it was dropped. */
+  /** The index of the chunk that holds this offset; -1 where it was dropped. By halving: there may be hundreds. */
   #chunkAt(offset: number): number {
-    for (let i = this.#chunks.length - 1; i >= 0; i--) {
-      if ((this.#chunks[i] as Chunk).offset <= offset) return i;
+    let [low, high] = [0, this.#chunks.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#chunks[middle] as Chunk).offset > offset) high = middle;
+      else low = middle + 1;
     }
-    return -1;
+    return low - 1;
   }
 }

@@ -30,7 +30,8 @@ export function send(connection: Connection, source: Source, offset: number): vo
     isReading = true;
     try {
       while (at < source.size && connection.room > 0) {
-        const bytes = await source.read(at, READ_BYTES);
+        // Whole packets: what is left of a read leaves in a smaller one.
+        const bytes = await source.read(at, READ_BYTES - (READ_BYTES % connection.pieceBytes));
         at += bytes.length;
         connection.write(bytes);
       }

@@ -261,7 +261,7 @@ describe("transfers in the simulator", () => {
       const next = server.next.bind(server);
       server.next = (nowMs) => {
         const out = next(nowMs);
-        return out !== undefined && out.packet.length > most ? next(nowMs) : out; // too large for the path
+        return out !== undefined && Buffer.concat(out.packet).length > most ? next(nowMs) : out; // too large for the path
       };
     };
     const wide = transfer({
@@ -292,7 +292,7 @@ describe("transfers in the simulator", () => {
         const next = server.next.bind(server);
         server.next = (nowMs) => {
           const out = next(nowMs);
-          return out !== undefined && out.packet.length > most ? server.next(nowMs) : out;
+          return out !== undefined && Buffer.concat(out.packet).length > most ? server.next(nowMs) : out;
         };
         simulation.at(300, () => {
           most = 1300;
