@@ -1,10 +1,22 @@
 /** The rules of a connection, one by one, in the simulator: what is acted upon, what keeps it alive, what makes it speak. */
 import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
+import { CONGESTION } from "./congestion.ts";
 import { Connection } from "./connection.ts";
 import { NO_HASH } from "./endpoint.ts";
+import { Flight } from "./flight.ts";
 import { type ConnectionOptions, DEFAULTS } from "./options.ts";
-import { type Incoming, keyOf, type Message, type Open, seal, unseal } from "./protocol.ts";
+import {
+  type Incoming,
+  keyOf,
+  MAX_SEQUENCE,
+  type Message,
+  NO_TOKEN,
+  type Open,
+  seal,
+  unseal,
+} from "./protocol.ts";
+import { Sending } from "./sending.ts";
 import { type Passage, Simulation, serveFrom, type Transfer } from "./simulator.ts";
 
 const FILE = Buffer.alloc(400_000, "reliable ");
@@ -135,6 +147,62 @@ test("into silence go two packets at a time, after ever longer, but at least eve
   const gaps = times.slice(1).map((atMs, i) => Math.round(atMs - (times[i] ?? 0)));
   assert.ok(gaps.length > 8 && Math.max(...gaps) === 2000, `${gaps}`);
   for (const [i, gap] of gaps.entries()) assert.ok(gap >= (gaps[i - 1] ?? 0), `${gaps}`);
+});
+
+test("when the numbers are used up the transfer ends, and says so in one of those kept for it", (t) => {
+  const { simulation, client, of, read } = reading();
+  client.handlers.onReadable = read;
+  simulation.run(70);
+  let last = 0;
+  Object.assign(simulation.links, { toServer: PATH });
+  t.mock.getter(Sending.prototype, "isExhausted", function (this: Sending) {
+    return this.output !== undefined && this.sentPackets >= 20;
+  });
+  const next = simulation.server.next.bind(simulation.server);
+  simulation.server.next = (nowMs) => {
+    const out = next(nowMs);
+    if (out) last = Math.max(last, unseal(Buffer.concat(out.packet))?.sequence ?? 0);
+    return out;
+  };
+  simulation.run(60_000);
+  assert.deepEqual(of.ends, { server: "all sequence numbers are used up" });
+  assert.equal(client.state, "ended");
+  assert.ok(last <= 30, `${last}`);
+});
+
+test("ten numbers of the 32 bits are kept for that", () => {
+  const sending = new Sending(new Flight(CONGESTION.newreno(1200), { onAcked() {}, onLost() {} }), NO_TOKEN);
+  sending.sentPackets = MAX_SEQUENCE - 11;
+  assert.equal(sending.isExhausted, false);
+  for (let sequence = MAX_SEQUENCE - 10; sequence <= MAX_SEQUENCE; sequence++) {
+    sending.say({ kind: "done" });
+    const packet = sending.next(0) ?? [];
+    assert.equal(unseal(Buffer.concat(packet))?.sequence, sequence);
+    assert.equal(sending.isExhausted, true);
+  }
+});
+
+test("the simulator's turns never lead back in time, however a division is rounded", () => {
+  const turnMs = 0.3;
+  const roundedDown = (atMs: number) => Math.ceil(atMs / turnMs) * turnMs < atMs;
+  const candidates = Array.from({ length: 10_000 }, (_, i) => i / 10);
+  let tried = 0;
+  for (const startMs of candidates) {
+    const nobody = { delayMs: 1, loss: 1 };
+    const simulation = new Simulation(
+      { seed: 1, toServer: nobody, toClient: nobody, connection: DEFAULTS, turnMs, startMs },
+      () => {},
+    );
+    const client = simulation.connect({ request: "get", name: "file" }, CLIENT_PORT);
+    simulation.run(startMs);
+    if (!roundedDown(client.wakeAtMs)) continue;
+    let looks = 0;
+    const isStuck = () => ++looks > 1000;
+    simulation.run(startMs + 5000, isStuck);
+    assert.ok(looks <= 1000, `stands still at ${simulation.nowMs}`);
+    if (++tried === 20) return;
+  }
+  assert.fail("no such time");
 });
 
 describe("packets with the right token from another address", () => {
