@@ -82,7 +82,10 @@ export class Bbr implements Congestion {
     return this.mode === "cruise" ? (CYCLE[this.#phase] ?? 1) : 1;
   }
   get bytesPerMs(): number {
-    return this.#rate === 0 ? Infinity : this.#gain * this.#rate;
+    if (this.#rate === 0) return Infinity;
+    // At first a single small packet may be all that was acknowledged: that says nothing of the path yet.
+    const least = this.#isFull ? 0 : (STARTUP_GAIN * INITIAL_PACKETS * this.packetBytes) / this.minRttMs;
+    return Math.max(this.#gain * this.#rate, least);
   }
   get windowBytes(): number {
     const least = MIN_PACKETS * this.packetBytes;

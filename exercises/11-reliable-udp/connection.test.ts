@@ -133,6 +133,22 @@ test("an accept that was lost comes again when the open does, not only after the
   assert.equal(client.state, "open");
 });
 
+test("an accept that was lost comes again though all that was sent after it has come, and acknowledges the open", () => {
+  const { simulation, client } = reading();
+  const next = simulation.server.next.bind(simulation.server);
+  let isLost = false;
+  simulation.server.next = (nowMs) => {
+    const out = next(nowMs);
+    if (isLost || out === undefined || kindOf(Buffer.concat(out.packet)) !== "accept") return out;
+    isLost = true;
+    return next(nowMs);
+  };
+  simulation.run(4 * PATH.delayMs + 1);
+  assert.deepEqual([isLost, client.state], [true, "opening"]);
+  simulation.run(400);
+  assert.equal(client.state, "open");
+});
+
 test("into silence go two packets at a time, after ever longer, but at least every 2 s", () => {
   const sentMs: number[] = [];
   const { simulation, client, read } = reading({}, ({ atMs, toServer }) => {

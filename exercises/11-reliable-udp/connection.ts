@@ -30,6 +30,8 @@ const MIN_SEND_BUFFER_BYTES = 512 * 1024;
 const MAX_SEND_BUFFER_BYTES = 16 * 2 ** 20;
 /** Probe timeouts after which `done` is not said again: the other side has gone, and the file is in place. */
 const FAREWELLS = 5;
+/** What a client waits for that has sent an open. */
+const ANSWERS: ReadonlySet<string> = new Set<Message["kind"]>(["challenge", "preparing", "accept", "error"]);
 
 export class Connection {
   readonly open: Open;
@@ -153,7 +155,8 @@ export class Connection {
     this.#nowMs = nowMs;
     const { sequence, message } = arrived;
     if (this.#afterlife) return this.#answerAfterEnd(arrived, this.#afterlife);
-    if (message.kind === "data" && this.input === undefined) return; // accept is still under way
+    // Before the accept: not even an acknowledgement counts, so that the open comes again where the accept was lost.
+    if (this.#isClient && this.state === "opening" && !ANSWERS.has(message.kind)) return;
     const isWindow = message.kind === "window";
     const delayMs = isWindow ? message.delayUs / 1000 : 0;
     const isNew = sequence === 0 || this.#sending.acks.note(sequence, wantsAck(message), nowMs);

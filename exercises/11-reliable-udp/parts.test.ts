@@ -362,6 +362,16 @@ describe("congestion control", () => {
     }
   });
 
+  test("bbr at first does not believe the rate of one small packet: it sends as fast as a first window in a round trip would need", () => {
+    const bbr = new Bbr(1200);
+    const run = rounds(bbr, 0);
+    run(1, 100, 0.7, 0);
+    assert.equal(bbr.bytesPerMs, (2.885 * 12_000) / 100);
+    run(6, 100, 0.7, 0); // no more in three rounds: then it is believed
+    assert.equal(bbr.mode, "cruise");
+    assert.ok(bbr.bytesPerMs <= 1.25 * 0.7, `${bbr.bytesPerMs}`);
+  });
+
   test("bbr that has nothing to send learns nothing: not that the path is full, nor that it is slow", () => {
     const bbr = new Bbr(1200);
     const run = rounds(bbr, 0);
