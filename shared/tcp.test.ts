@@ -1,4 +1,5 @@
 import { strict as assert } from "node:assert";
+import dns from "node:dns";
 import { getEventListeners, once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectSocket, type Socket } from "node:net";
@@ -16,6 +17,7 @@ const LOOPBACK = "127.0.0.1";
 const hasIpv6 = Object.values(networkInterfaces()).some((addresses) =>
   addresses?.some(({ address }) => address === "::1"),
 );
+const linux = process.platform === "linux" ? {} : { skip: "127.0.0.2 is Linux's" };
 const ipv6 = hasIpv6 ? {} : { skip: "no ::1 on this machine" };
 
 const folder = mkdtempSync(join(tmpdir(), "netlab-tcp-"));
@@ -144,7 +146,7 @@ test("where it cannot connect, one line says why and what to do", async () => {
 });
 
 /** Nobody answers here: the process is stopped and its queue of connections is full. */
-async function blackHole(): Promise<AsyncDisposable & { port: number }> {
+async function blackHole(): Promise<AsyncDisposable & { port: number; wake: () => void }> {
   const code = `require("net").createServer().listen({ port: 0, host: "127.0.0.1", backlog: 1 }, function () {
     console.log("listening on tcp://127.0.0.1:" + this.address().port); })`;
   const stopped = new Running(process.execPath, ["-e", code], {});
@@ -157,6 +159,7 @@ async function blackHole(): Promise<AsyncDisposable & { port: number }> {
   await once(fillers[0] as Socket, "connect");
   return {
     port,
+    wake: () => stopped.kill("SIGCONT"),
     async [Symbol.asyncDispose]() {
       for (const filler of fillers) filler.destroy();
       await stopped[Symbol.asyncDispose]();
@@ -178,6 +181,31 @@ test("a server that does not answer: a time-out or a signal ends the waiting, an
   const timers = process.getActiveResourcesInfo().filter((resource) => resource === "Timeout");
   assert.deepEqual(timers, []);
 });
+
+test(
+  "each address of a name has its time: a far one is waited for, a dead one not until the end",
+  linux,
+  async (t) => {
+    await using far = await blackHole();
+    const found = [LOOPBACK, "127.0.0.2"].map((address) => ({ address, family: 4 }));
+    const real = dns.lookup as (name: string, ...rest: unknown[]) => void;
+    t.mock.method(dns, "lookup", (name: string, ...rest: unknown[]) => {
+      if (name !== "far.example") return real(name, ...rest);
+      (rest.at(-1) as (error: null, addresses: unknown[]) => void)(null, found);
+    });
+    const to = { host: "far.example", port: far.port };
+    {
+      await using _second = await Serving.start(echo, { host: "127.0.0.2", port: far.port });
+      await using client = await connect({ ...to, timeoutMs: 3000 });
+      assert.equal(client.peer, `127.0.0.2:${far.port}`);
+    }
+    const connecting = connect(to); // nobody is at the second one now
+    await sleep(700); // longer than Node waits by itself
+    far.wake();
+    await using client = await connecting;
+    assert.equal(client.peer, `127.0.0.1:${far.port}`);
+  },
+);
 
 test("a signal given beforehand stops it, one given afterwards leaves the connection alone", async () => {
   await using serving = await Serving.start(echo);

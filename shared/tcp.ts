@@ -7,6 +7,9 @@ import { explain, Failure, isFailure } from "./errors.ts";
 /** How long open sessions may go on after a server was told to stop. */
 export const GRACE_MS = 1500;
 
+/** For an address before a name's next one is tried: asked at once, after 1 s and after 3. Node's own 250 ms are less than a far server takes. */
+const ADDRESS_MS = 4000;
+
 export interface ConnectOptions {
   host: string;
   port: number;
@@ -35,7 +38,9 @@ export async function connect({
     return true;
   };
   const onread = receiveBuffer && { onread: { buffer: receiveBuffer, callback } };
-  const socket = connectSocket({ host, port, allowHalfOpen: true, noDelay: true, ...onread });
+  const autoSelectFamilyAttemptTimeout = Math.min(ADDRESS_MS, Math.ceil(timeoutMs / 2) || ADDRESS_MS);
+  const options = { allowHalfOpen: true, noDelay: true, autoSelectFamilyAttemptTimeout };
+  const socket = connectSocket({ host, port, ...options, ...onread });
   const give = setTimeout(
     () => socket.destroy(new TimeoutError(`no answer within ${timeoutMs} ms`)),
     timeoutMs || 2 ** 31 - 1,
