@@ -196,6 +196,16 @@ test("what cannot be sent costs a line, never the server", async () => {
   assert.equal(await serving.ask(), "hello");
 });
 
+test("the parts of a datagram arrive as one, and are counted together where it cannot be sent", async () => {
+  await using serving = await Serving.start((_, from, server) =>
+    server.send([Buffer.from("he"), Buffer.alloc(0), Buffer.from("llo")], from),
+  );
+  assert.equal(await serving.ask({ request: Buffer.from("?") }), "hello");
+  serving.server.send([Buffer.alloc(60_000), Buffer.alloc(6000)], { address: LOOPBACK, port: 9 });
+  await serving.until(() => serving.logged.length === 1, "a line in the log");
+  assert.match(serving.logged[0] ?? "", /^127\.0\.0\.1:9: cannot send 66000 bytes: too large /);
+});
+
 test("a bad datagram costs one line, never the server", async (t) => {
   const Numbered = struct("Numbered", { number: [u32, ""] });
   await using serving = await Serving.start((datagram, from, server) => {
