@@ -1,7 +1,7 @@
 /** A node of the logical token ring: reads the configuration and the messages, and runs. */
 import { isUtf8 } from "node:buffer";
 import { readFile } from "node:fs/promises";
-import { host, Ini, integer, optional, port, setting, text } from "../../shared/config.ts";
+import { host, Ini, integer, optional, peerPort, port, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { configFile, program } from "../../shared/program.ts";
@@ -23,7 +23,7 @@ function readMembers(path: string): Map<number, Address> {
     if (members.has(id)) throw new UsageError(`${ini.where(section)} is node ${id} a second time`);
     const address = ini.section(section, {
       host: setting(host, "name or address of the node", "127.0.0.1"),
-      port: setting(port, "port of the node", BASE_PORT + id <= MAX_PORT ? BASE_PORT + id : undefined),
+      port: setting(peerPort, "port of the node", BASE_PORT + id <= MAX_PORT ? BASE_PORT + id : undefined),
     });
     for (const [other, { host, port }] of members) {
       if (host === address.host && port === address.port)

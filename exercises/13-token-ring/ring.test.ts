@@ -352,7 +352,7 @@ describe("rings of the real program", { concurrency: 4 }, () => {
       withFiles(
         {
           "two.ini": "[node0]\n[nodo1]\nport = 9\n",
-          "port.ini": "[node0]\n\n[node1]\nport = abc\n",
+          "port.ini": "[node0]\n\n[node1]\nport = 0\n",
           "name.ini": "[node0]\n[nodex]\n",
           "twice.ini": "[node1]\n[nodo1]\n",
           "same.ini": "[node0]\nport = 9\n[node1]\n[node2]\nport = 9\n",
@@ -366,7 +366,7 @@ describe("rings of the real program", { concurrency: 4 }, () => {
           );
           await refused(
             ["--id", 0, "--config", path("port.ini")],
-            /port\.ini:4: \[node1\] port "abc" is not a port/,
+            /port\.ini:4: \[node1\] port "0" is not a port \(1 to 65535\)/,
           );
           await refused(["--id", 0, "--config", path("name.ini")], /name\.ini:2: \[nodex\] is not \[node0\]/);
           await refused(

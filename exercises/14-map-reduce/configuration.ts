@@ -1,5 +1,5 @@
 /** Where the nodes are: config/map-reduce.ini. */
-import { host, Ini, port, setting } from "../../shared/config.ts";
+import { host, Ini, peerPort, setting } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { UsageError } from "../../shared/errors.ts";
 import type { Address } from "./job.ts";
@@ -20,7 +20,7 @@ export function readNodes(path: string): Nodes {
   const address = (section: string, defaultPort: number): Address => {
     const own = ini.section(section, {
       host: setting(host, "name or address of the node", "127.0.0.1"),
-      port: setting(port, "port of the node", defaultPort <= MAX_PORT ? defaultPort : undefined),
+      port: setting(peerPort, "port of the node", defaultPort <= MAX_PORT ? defaultPort : undefined),
     });
     const text = formatAddress(own.host, own.port);
     const other = known.get(text);

@@ -6,6 +6,7 @@ import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { connect as connectSocket, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { freePort } from "../../shared/free-port.ts";
 import { encode } from "../../shared/pdu.ts";
 import { needs, Running, run, runTool, start, within, writeSplit } from "../../shared/testing.ts";
 import { readNodes } from "./configuration.ts";
@@ -103,6 +104,7 @@ describe("master.ts", () => {
         "[reducer]\n[mapper1]\nport = 11400\n",
         /wrong\.ini:2: \[mapper1\] has the address of \[reducer\], 127\.0\.0\.1:11400$/,
       ],
+      ["[reducer]\n[mapper1]\nport = 0\n", /wrong\.ini:3: \[mapper1\] port "0" is not a port/],
       ["[mapper1]\n", /wrong\.ini: has no \[reducer\]$/],
     ] as const) {
       await writeFile(config, content);
@@ -349,9 +351,10 @@ test("mapper.ts refuses two different HOST PORT", async () => {
 
 test("reducer.ts listens where its section says", async () => {
   const config = cluster.file("reducer.ini");
-  await writeFile(config, "[reducer]\nport = 0\n[mapper1]\n");
+  const port = await freePort();
+  await writeFile(config, `[reducer]\nport = ${port}\n[mapper1]\n`);
   await using running = await start(`${HERE}/reducer.ts`, ["--config", config]);
-  assert.match(running.urls[0] ?? "", /^tcp:\/\/127\.0\.0\.1:\d+$/);
+  assert.equal(running.urls[0], `tcp://127.0.0.1:${port}`);
 });
 
 test("on a terminal the master shows a bar for each part", needs("script"), async () => {
