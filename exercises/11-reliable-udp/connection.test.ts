@@ -23,6 +23,10 @@ const FILE = Buffer.alloc(400_000, "reliable ");
 const PATH = { delayMs: 20 };
 const CLIENT_PORT = 5000;
 const STRANGER = { address: "10.6.6.6", port: 6666 };
+const OPEN: Open = {
+  ...{ kind: "open", request: "get", name: "file", token: Buffer.alloc(8, 1), mtu: 1200, window: 100_000 },
+  ...{ offset: 0n, size: 0n, sha256: NO_HASH, cookie: Buffer.alloc(0) },
+};
 const kindOf = (packet: Buffer) => unseal(Buffer.from(packet))?.message.kind;
 
 /** A client that gets the file, and reads when it is told to. */
@@ -96,12 +100,8 @@ describe("a reader that takes nothing", () => {
 });
 
 test("a packet that comes again is not acted upon, whatever it says then", () => {
-  const open: Open = {
-    ...{ kind: "open", request: "get", name: "file", token: Buffer.alloc(8, 1), mtu: 1200, window: 100_000 },
-    ...{ offset: 0n, size: 0n, sha256: NO_HASH, cookie: Buffer.alloc(0) },
-  };
-  const connection = new Connection(open, { ...DEFAULTS, timeoutMs: 1000 }, 0);
-  const acks = { ack: 0, ackBitfield: 0, token: keyOf(open.token) };
+  const connection = new Connection(OPEN, { ...DEFAULTS, timeoutMs: 1000 }, 0);
+  const acks = { ack: 0, ackBitfield: 0, token: keyOf(OPEN.token) };
   const accept: Message = {
     ...{ kind: "accept", token: Buffer.alloc(8, 2), mtu: 1200, window: 100_000 },
     ...{ size: 1000n, sha256: NO_HASH },
@@ -147,6 +147,14 @@ test("an accept that was lost comes again though all that was sent after it has 
   assert.deepEqual([isLost, client.state], [true, "opening"]);
   simulation.run(400);
   assert.equal(client.state, "open");
+});
+
+test("a connection that has ended while its file was looked for is not accepted any more", () => {
+  const connection = new Connection(OPEN, { ...DEFAULTS, timeoutMs: 1000 }, 0, OPEN.token);
+  while (connection.next(1001));
+  assert.equal(connection.state, "ended");
+  assert.throws(() => connection.accept(Buffer.alloc(8, 2), 1000, NO_HASH), /has gone/);
+  assert.equal(connection.state, "ended");
 });
 
 test("into silence go two packets at a time, after ever longer, but at least every 2 s", () => {

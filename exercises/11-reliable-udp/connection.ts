@@ -4,6 +4,7 @@
  * at `wakeAtMs`, and when `onActive` says that the application did something.
  */
 import { Failure, TimeoutError } from "../../shared/errors.ts";
+import { printable } from "../../shared/printable.ts";
 import { Afterlife } from "./afterlife.ts";
 import { CONGESTION } from "./congestion.ts";
 import { type Content, Flight } from "./flight.ts";
@@ -79,8 +80,12 @@ export class Connection {
 
   // What an application does.
 
-  /** The server takes the request; `token` is its own. Of a file of `size`, get and list send it from `open.offset` on. */
+  /**
+   * The server takes the request; `token` is its own. Of a file of `size`, get and list send it from `open.offset` on.
+   * Throws `Failure` where the connection has ended meanwhile.
+   */
   accept(token: Buffer, size: number, sha256: Buffer): void {
+    if (this.state === "ended") throw new Failure("the client has gone");
     const { mtu, windowBytes } = this.#options;
     this.#say({ kind: "accept", token, mtu, window: windowBytes, size: BigInt(size), sha256 });
     this.#begin(size, this.open.window);
@@ -127,7 +132,7 @@ export class Connection {
   /** Ends it with a reason that the other side is told. */
   fail(code: ErrorCode, reason: string, cause: Failure = new Failure(reason)): void {
     if (this.state === "ended") return;
-    this.#end({ kind: "error", code, reason: reason.slice(0, 120) }, cause);
+    this.#end({ kind: "error", code, reason: reason.slice(0, 120).toWellFormed() }, cause);
   }
 
   /** The system says that the other side is not there: that is the end, unless there was nothing more to say. */
@@ -190,7 +195,7 @@ export class Connection {
       case "done":
         return this.#onDone();
       case "error":
-        return this.#end(undefined, new Failure(message.reason));
+        return this.#end(undefined, new Failure(printable(message.reason)));
       case "open": // again: the answer may be lost, and how long to wait for word of it is not known yet
         if (this.flight.sent.inFlight > 0) this.flight.probesDue = 1;
         return;

@@ -30,6 +30,7 @@ export const BASE_MTU = 1200;
 export const MAX_MTU = 65_507;
 export const TOKEN_BYTES = 8;
 export const HASH_BYTES = 32;
+export const MAX_NAME_BYTES = 1024;
 /** Sequence of a packet that belongs to no connection: it is never acknowledged. */
 export const NO_SEQUENCE = 0;
 export const MAX_SEQUENCE = 2 ** 32 - 1;
@@ -60,7 +61,7 @@ export const Message = union("Message", "kind", u8, {
       size,
       sha256,
       cookie: [bytes(u8, 32), "of the challenge; empty at first"],
-      name: [text(u16, 1024), "of the file; empty for list and events"],
+      name: [text(u16, MAX_NAME_BYTES), "of the file; empty for list and events"],
     },
     "a client wants a connection",
   ],

@@ -4,6 +4,7 @@ import { statSync } from "node:fs";
 import { flag, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure, UsageError } from "../../shared/errors.ts";
+import { printable } from "../../shared/printable.ts";
 import { listenAt, program } from "../../shared/program.ts";
 import type { Connection } from "./connection.ts";
 import { type Address, NO_HASH } from "./endpoint.ts";
@@ -104,7 +105,7 @@ async function serve(
   log: (line: string) => void,
 ): Promise<void> {
   const { request, name } = connection.open;
-  const who = `${formatAddress(from.address, from.port)}: ${request}${name && ` ${name}`}`;
+  const who = `${formatAddress(from.address, from.port)}: ${request}${name && ` ${printable(name)}`}`;
   const startMs = performance.now();
   try {
     const bytes = await SERVICES[request](connection, token, service);
@@ -117,7 +118,7 @@ async function serve(
     if (!isFailure(error)) throw error;
     if (error instanceof Refusal) connection.fail(error.code, error.message);
     else failWith(connection, error);
-    log(`${who}: ${explain(error)}`);
+    log(`${who}: ${printable(explain(error))}`);
   }
 }
 
