@@ -1,15 +1,15 @@
 /** Gets a file from a server, puts one there, or lists what there is. */
 
 import { basename } from "node:path";
-import { Presets, SingleBar } from "cli-progress";
 import { flag, oneOf, optional, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure, UsageError } from "../../shared/errors.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
+import { Progress } from "../../shared/progress.ts";
 import type { Connection } from "./connection.ts";
 import type { Request } from "./endpoint.ts";
 import { HashMemory, SourceFile, TargetFile } from "./files.ts";
-import { type Accept, numberOf, PORT } from "./protocol.ts";
+import { type Accept, MAX_NAME_BYTES, numberOf, PORT } from "./protocol.ts";
 import { CONNECTION_SETTINGS, connectionOptions, rateText } from "./settings.ts";
 import { type ConnectOptions, connectRudp } from "./socket.ts";
 import { collect, ended, receive, send } from "./transfer.ts";
@@ -37,31 +37,20 @@ function unexpectedEnd(): never {
   throw new Failure("the server ended the connection");
 }
 
-/** A bar on a terminal. */
-function progressBar(totalBytes: number): { update: (bytes: number) => void; stop: () => void } {
-  const bar = new SingleBar(
-    {
-      stream: process.stderr,
-      noTTYOutput: false,
-      format: "{bar} {percentage}% | {value} of {total} bytes | {eta} s",
-    },
-    Presets.shades_classic,
-  );
-  if (process.stderr.isTTY) bar.start(totalBytes, 0);
-  return { update: (bytes) => bar.update(bytes), stop: () => bar.stop() };
-}
-
 const print = (line: string) => void process.stdout.write(`${line}\n`);
 
 async function get(name: string, path: string, isContinued: boolean, options: ConnectOptions): Promise<void> {
-  await using target = await (isContinued ? TargetFile.continue(path) : TargetFile.create(path));
+  await using target = await (isContinued ? TargetFile.continue(path) : TargetFile.create(path)).catch(
+    because(`cannot write ${path}`),
+  );
   const offset = target.sizeBytes;
   const startMs = performance.now();
   await ask({ request: "get", name, offset }, options, async (connection, accept, end) => {
     const size = numberOf(accept.size);
-    const bar = progressBar(size);
-    receive(connection, target, size, Buffer.from(accept.sha256), () => bar.update(target.sizeBytes));
-    await end.finally(bar.stop);
+    const progress = new Progress(size, offset, process.stderr.isTTY);
+    const onProgress = () => progress.advance(target.sizeBytes - progress.bytes);
+    receive(connection, target, size, Buffer.from(accept.sha256), onProgress);
+    await end.finally(() => progress.end());
     const ms = performance.now() - startMs;
     const from = offset === 0 ? "" : `, from byte ${offset} on`;
     print(
@@ -71,17 +60,18 @@ async function get(name: string, path: string, isContinued: boolean, options: Co
 }
 
 async function put(path: string, name: string, options: ConnectOptions): Promise<void> {
-  await using file = await SourceFile.open(path);
+  await using file = await SourceFile.open(path).catch(because(`cannot read ${path}`));
   const sha256 = await file.hash(new HashMemory());
   const startMs = performance.now();
   const { size } = file;
   await ask({ request: "put", name, size, sha256 }, options, async (connection, _, end) => {
     send(connection, file, 0);
-    const bar = progressBar(size);
-    const timer = setInterval(() => bar.update(connection.output?.received ?? 0), 200);
+    const progress = new Progress(size, 0, process.stderr.isTTY);
+    const onTime = () => progress.advance((connection.output?.received ?? 0) - progress.bytes);
+    const timer = setInterval(onTime, 200);
     await end.finally(() => {
       clearInterval(timer);
-      bar.stop();
+      progress.end();
     });
     const ms = performance.now() - startMs;
     print(
@@ -124,6 +114,9 @@ await program({
       return await list(options).catch(because(`cannot list ${where}`));
     }
     if (name === undefined) throw new UsageError(`NAME is missing: ${command} what?`);
+    const nameBytes = Buffer.byteLength(command === "get" ? name : (output ?? basename(name)));
+    if (nameBytes > MAX_NAME_BYTES)
+      throw new UsageError(`NAME is ${nameBytes} bytes, more than ${MAX_NAME_BYTES}`);
     if (command === "get")
       return await get(name, output ?? basename(name), isContinued, options).catch(
         because(`cannot get ${name} from ${where}`),

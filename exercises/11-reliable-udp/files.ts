@@ -1,7 +1,7 @@
 /** Files under a root: names that stay inside it, hashes that are remembered, files that are whole or not there. */
 import { createHash } from "node:crypto";
-import { type FileHandle, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
-import { dirname, join, sep } from "node:path";
+import { constants, type FileHandle, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, relative, sep } from "node:path";
 import { Failure } from "../../shared/errors.ts";
 
 const HASH_CHUNK_BYTES = 2 ** 20;
@@ -50,11 +50,10 @@ export class SourceFile implements AsyncDisposable {
 
   /** Throws `Failure`. */
   static async open(path: string): Promise<SourceFile> {
+    // Looked at before it is opened: that would wait for who writes into a pipe.
+    if (!(await stat(path)).isFile()) throw new Failure("it is no regular file");
     const handle = await open(path, "r");
-    const stats = await handle.stat({ bigint: true });
-    if (stats.isFile()) return new SourceFile(handle, stats);
-    await handle.close();
-    throw new Failure("it is no regular file");
+    return new SourceFile(handle, await handle.stat({ bigint: true }));
   }
 
   /** Up to `size` bytes from `offset` on. Throws `ChangedError`. */
@@ -124,14 +123,17 @@ export class TargetFile implements AsyncDisposable {
 
   /** A part that has a name of its own (`beside`), or one that is kept for another time if it does not get whole. */
   static async create(path: string, beside?: string): Promise<TargetFile> {
+    await mustBeReplaceable(path);
     const part = beside === undefined ? path + PART : join(dirname(path), `.${beside}${PART}`);
-    return new TargetFile(path, part, await open(part, "w"), 0, beside === undefined);
+    await rm(part, { force: true }); // another program may still write into it
+    return new TargetFile(path, part, await open(part, "wx"), 0, beside === undefined);
   }
 
   /** Goes on with what an earlier try has left; what is there counts for the hash. */
   static async continue(path: string): Promise<TargetFile> {
+    await mustBeReplaceable(path);
     const part = path + PART;
-    const handle = await open(part, "a+");
+    const handle = await open(part, constants.O_RDWR | constants.O_CREAT);
     const target = new TargetFile(path, part, handle, 0, true);
     const { size } = await handle.stat();
     while (target.sizeBytes < size) {
@@ -146,26 +148,45 @@ export class TargetFile implements AsyncDisposable {
 
   async write(bytes: Buffer): Promise<void> {
     this.#hash.update(bytes);
+    // Each at its place, wherever another program that goes on with the same part is.
     for (let at = 0; at < bytes.length; )
-      at += (await this.#handle.write(bytes, at, bytes.length - at)).bytesWritten;
+      at += (await this.#handle.write(bytes, at, bytes.length - at, this.sizeBytes + at)).bytesWritten;
     this.sizeBytes += bytes.length;
+  }
+
+  /** Is the part what is written into, or has another program put its own there, or given it its name? */
+  async #isOwn(): Promise<boolean> {
+    const [own, there] = await Promise.all([this.#handle.stat(), stat(this.#part).catch(() => undefined)]);
+    return own.ino === there?.ino && own.dev === there.dev;
+  }
+  async #remove(): Promise<void> {
+    if (await this.#isOwn()) await rm(this.#part, { force: true });
   }
 
   /** Gives it its name. Throws `Failure` where it is not what was announced; then it is not kept. */
   async place(sha256: Buffer): Promise<void> {
     if (!this.#hash.digest().equals(sha256)) {
-      await rm(this.#part, { force: true });
+      await this.#remove();
       throw new ChangedError("the SHA-256 is not the one that was announced");
     }
+    if (!(await this.#isOwn()))
+      throw new Failure("another program has written a file of that name meanwhile");
     await this.#handle.sync();
     await rename(this.#part, this.#path);
     this.#isPlaced = true;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isPlaced && !(this.#isKept && this.sizeBytes > 0)) await this.#remove();
     await this.#handle.close();
-    if (!this.#isPlaced && !(this.#isKept && this.sizeBytes > 0)) await rm(this.#part, { force: true });
   }
+}
+
+/** Throws `Failure` where something stands that a file must not take the place of, such as a folder or /dev/null. */
+async function mustBeReplaceable(path: string): Promise<void> {
+  const stats = await stat(path).catch(() => undefined);
+  if (stats?.isDirectory()) throw new Failure("it is a directory");
+  if (stats?.isFile() === false) throw new Failure("it is no regular file");
 }
 
 /** Every regular file under the root: `SIZE  DATE  NAME`, a line each. */
@@ -175,7 +196,7 @@ export async function listing(root: string): Promise<Buffer> {
   const lines = await Promise.all(
     files.map(async (entry) => {
       const path = join(entry.parentPath, entry.name);
-      const name = path.slice(root.endsWith(sep) ? root.length : root.length + 1).replaceAll(sep, "/");
+      const name = relative(root, path).replaceAll(sep, "/");
       if (name.split("/").some((part) => part.startsWith(".")) || name.endsWith(PART)) return undefined;
       const stats = await stat(path).catch(() => undefined); // gone since
       return stats && `${String(stats.size).padStart(12)}  ${stats.mtime.toISOString()}  ${name}\n`;

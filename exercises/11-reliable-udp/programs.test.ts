@@ -1,11 +1,13 @@
 /** Server and client as a user starts them, over real sockets: files, refusals, bad paths, forgers, full disks. */
 import { strict as assert } from "node:assert";
+import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
 import { once } from "node:events";
 import {
   appendFileSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -22,6 +24,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { type LinkProfile, udpLink } from "../../shared/link.ts";
 import { needsNamespaces, type Result, type Running, run, start, within } from "../../shared/testing.ts";
 import { NO_HASH, type Request } from "./endpoint.ts";
+import { TargetFile } from "./files.ts";
 import { DEFAULTS } from "./options.ts";
 import { BASE_MTU, type Message, NO_TOKEN, seal, unseal } from "./protocol.ts";
 import { connectRudp } from "./socket.ts";
@@ -72,6 +75,7 @@ describe("server and client", () => {
     mkdirSync(join(root, "sub"));
     writeFileSync(join(root, "sub", "ñandú"), "in a folder");
     symlinkSync("/etc/passwd", join(root, "outside"));
+    execFileSync("mkfifo", [join(root, "pipe")]);
     server = await start(`${HERE}/server.ts`, ["--port", 0, "--root", root, "--writable"]);
   });
   after(async () => {
@@ -130,6 +134,7 @@ describe("server and client", () => {
     ".hidden",
     "outside",
     "sub",
+    "pipe",
     "a\0b",
     "file.part",
     "",
@@ -144,6 +149,78 @@ describe("server and client", () => {
       assert.equal(readFileSync("/etc/passwd").equals(FILE), false);
     });
   }
+
+  test("a reason that is cut in the middle of a character ends the connection, not the server", async () => {
+    const name = `${"a".repeat(107)}😀`;
+    await assert.rejects(fetchHere(server.port, { request: "get", name }), /there is no a+/);
+  });
+
+  test("a name of several lines is one line in the server's log", async () => {
+    const name = "x\n127.0.0.1:1: get all: 1 bytes in 0.1 s";
+    await assert.rejects(fetchHere(server.port, { request: "get", name }), /^Failure: there is no x\?127/);
+    await server.output(/get x\?127\.0\.0\.1:1: get all: 1 bytes in 0.1 s: there is no /, "stderr");
+  });
+
+  test("a name that is too long is said to be, in a line", async () => {
+    const { code, stderr } = await client(["get", "n".repeat(1025)]);
+    assert.equal(code, 2);
+    assert.match(stderr, /^error: NAME is 1025 bytes, more than 1024\n$/);
+  });
+
+  test("get replaces neither a folder nor what is no file, and says so before anything is sent", async () => {
+    const cwd = newFolder();
+    mkdirSync(join(cwd, "folder"));
+    execFileSync("mkfifo", [join(cwd, "pipe")]);
+    const [folder, pipe, nowhere] = await Promise.all([
+      client(["get", "file", "--output", "folder"], cwd),
+      client(["get", "file", "--output", "pipe"], cwd),
+      client(["get", "file", "--output", "nowhere/file"], cwd),
+    ]);
+    assert.match(folder.stderr, /^error: cannot get file .*: cannot write folder: it is a directory\n$/);
+    assert.match(pipe.stderr, /^error: cannot get file .*: cannot write pipe: it is no regular file\n$/);
+    assert.match(nowhere.stderr, /: cannot write nowhere\/file: no such file or directory \(ENOENT\)\n$/);
+    assert.ok(lstatSync(join(cwd, "pipe")).isFIFO(), "a pipe");
+    assert.deepEqual(readdirSync(cwd), ["folder", "pipe"]);
+    const put = await client(["put", "pipe"], cwd);
+    assert.match(put.stderr, /^error: cannot put pipe .*: cannot read pipe: it is no regular file\n$/);
+  });
+
+  test("two that write to one name: the later one gets it, and the earlier is told", async () => {
+    const path = join(newFolder(), "file");
+    const other = randomBytes(FILE.length);
+    const hashOf = (bytes: Buffer) => createHash("sha256").update(bytes).digest();
+    await using first = await TargetFile.create(path);
+    await first.write(FILE.subarray(0, 100_000));
+    await using second = await TargetFile.create(path);
+    await second.write(other.subarray(0, 200_000));
+    await first.write(FILE.subarray(100_000));
+    await assert.rejects(first.place(hashOf(FILE)), /another program/);
+    await second.write(other.subarray(200_000));
+    await second.place(hashOf(other));
+    assert.deepEqual(readFileSync(path), other);
+  });
+
+  test("two that go on with the same part: nothing comes twice", async () => {
+    const path = join(newFolder(), "file");
+    writeFileSync(`${path}.part`, FILE.subarray(0, 100_000));
+    const sha256 = createHash("sha256").update(FILE).digest();
+    await using first = await TargetFile.continue(path);
+    await using second = await TargetFile.continue(path);
+    await second.write(FILE.subarray(100_000, 200_000));
+    await first.write(FILE.subarray(100_000));
+    await first.place(sha256);
+    await second.write(FILE.subarray(200_000));
+    await assert.rejects(second.place(sha256), /another program/);
+    assert.deepEqual(readFileSync(path), FILE);
+  });
+
+  test("a root is listed by whatever path it is given", async () => {
+    for (const path of [`${root}/`, `${root}/.`, `${root}/sub/..`]) {
+      await using other = await start(`${HERE}/server.ts`, ["--port", 0, "--root", path]);
+      const names = (await fetchHere(other.port, { request: "list", name: "" })).toString();
+      assert.match(names, / 11 {2}\S+ {2}sub\/ñandú$/m, path);
+    }
+  });
 
   test("a put whose SHA-256 is another one leaves the old file", async () => {
     await putHere(server.port, "kept", Buffer.from("old"));
@@ -344,7 +421,7 @@ describe("server and client", () => {
     async () => {
       const cwd = newFolder();
       symlinkSync("/dev/full", join(cwd, "file.part"));
-      const { code, stdout, stderr } = await client(["get", "file"], cwd);
+      const { code, stdout, stderr } = await client(["get", "file", "--continue"], cwd);
       assert.deepEqual({ code, stdout }, { code: 1, stdout: "" });
       assert.match(stderr, /^error: cannot get file from udp:\S+: the disk is full \(ENOSPC\).*\n$/);
       assert.deepEqual(readdirSync(cwd), []);
