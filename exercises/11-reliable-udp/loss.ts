@@ -92,14 +92,4 @@ export class SentPackets {
     for (const packet of lost) this.remove(packet);
     return lost;
   }
-
-  /** Every packet under way, the oldest first. */
-  all(): SentPacket[] {
-    const all: SentPacket[] = [];
-    for (let sequence = this.#lowest; sequence < this.#next; sequence++) {
-      const packet = this.#at(sequence);
-      if (packet) all.push(packet);
-    }
-    return all;
-  }
 }

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { type Fate, type LinkProfile, NEW_LINK, pass } from "../../shared/link.ts";
 import type { Connection } from "./connection.ts";
-import { type Address, Endpoint, type Request } from "./endpoint.ts";
+import { type Address, Endpoint, NO_HASH, type Request } from "./endpoint.ts";
 import type { ConnectionOptions } from "./options.ts";
 
 /** A packet on its way: who sent it, and what becomes of it. */
@@ -197,7 +197,6 @@ export function serveFrom(fileOf: (name: string) => Buffer, transfers: Map<strin
     }
   };
 }
-const NO_HASH = Buffer.alloc(32);
 const CHUNK_BYTES = 64 * 1024;
 
 function feed(connection: Connection, file: Buffer): void {
