@@ -3,7 +3,7 @@
 import { basename } from "node:path";
 import { flag, oneOf, optional, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
-import { Failure, UsageError } from "../../shared/errors.ts";
+import { Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
 import { Progress } from "../../shared/progress.ts";
 import type { Connection } from "./connection.ts";
@@ -114,21 +114,20 @@ await program({
       return await list(options).catch(because(`cannot list ${where}`));
     }
     if (name === undefined) throw new UsageError(`NAME is missing: ${command} what?`);
-    const nameBytes = Buffer.byteLength(command === "get" ? name : (output ?? basename(name)));
+    if (isContinued && command !== "get") throw new UsageError("--continue is for get only");
+    const target = output ?? basename(name);
+    if (name === "" || target === "") throw new UsageError("a file's name is missing");
+    const nameBytes = Buffer.byteLength(command === "get" ? name : target);
     if (nameBytes > MAX_NAME_BYTES)
       throw new UsageError(`NAME is ${nameBytes} bytes, more than ${MAX_NAME_BYTES}`);
     if (command === "get")
-      return await get(name, output ?? basename(name), isContinued, options).catch(
-        because(`cannot get ${name} from ${where}`),
-      );
-    await put(name, output ?? basename(name), options).catch(because(`cannot put ${name} to ${where}`));
+      return await get(name, target, isContinued, options).catch(because(`cannot get ${name} from ${where}`));
+    await put(name, target, options).catch(because(`cannot put ${name} to ${where}`));
   },
 });
 
 function because(what: string): (error: unknown) => never {
   return (error) => {
-    if (error instanceof Failure || (error instanceof Error && "syscall" in error))
-      throw new Failure(what, { cause: error });
-    throw error;
+    throw isFailure(error) ? new Failure(what, { cause: error }) : error;
   };
 }

@@ -6,6 +6,7 @@ import { Failure } from "../../shared/errors.ts";
 
 const HASH_CHUNK_BYTES = 2 ** 20;
 const PART = ".part";
+const NOT_SERVED = "names that begin with a dot, end in .part or lead out of the root are not served";
 
 /** The file is not the one that it was. */
 export class ChangedError extends Failure {
@@ -18,14 +19,13 @@ export async function pathUnder(root: string, name: string): Promise<string> {
   const isPlain = parts.every(
     (part) => part !== "" && part !== "." && part !== ".." && !part.startsWith("."),
   );
-  if (!isPlain || /[\0\\]/.test(name) || name.endsWith(PART)) throw new Failure(`no such name: ${name}`);
+  if (!isPlain || /[\0\\]/.test(name) || name.endsWith(PART)) throw new Failure(NOT_SERVED);
   const realRoot = await realpath(root);
   const path = join(realRoot, ...parts);
   const real = await realpath(path).catch(async () =>
     join(await realpath(dirname(path)), parts.at(-1) ?? ""),
   );
-  if (!real.startsWith(realRoot.endsWith(sep) ? realRoot : realRoot + sep))
-    throw new Failure(`no such name: ${name}`);
+  if (!real.startsWith(realRoot.endsWith(sep) ? realRoot : realRoot + sep)) throw new Failure(NOT_SERVED);
   return real;
 }
 

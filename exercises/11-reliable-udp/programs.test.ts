@@ -123,6 +123,10 @@ describe("server and client", () => {
     ]);
     assert.deepEqual([noName.code, badMtu.code, noServer.code], [2, 2, 1]);
     assert.match(noName.stderr, /^error: NAME is missing: get what\?\n$/);
+    const noTarget = await client(["get", "file", "--output", ""]);
+    assert.deepEqual([noTarget.code, noTarget.stderr], [2, "error: a file's name is missing\n"]);
+    const otherWay = await client(["put", "file", "--continue"]);
+    assert.deepEqual([otherWay.code, otherWay.stderr], [2, "error: --continue is for get only\n"]);
     assert.match(noServer.stderr, /^error: cannot list udp:\/\/127\.0\.0\.1:9: connection refused .*\n$/);
   });
 

@@ -52,10 +52,7 @@ async function openSource(root: string, name: string): Promise<SourceFile> {
   } catch (error) {
     if (!isFailure(error)) throw error;
     const isThere = error instanceof Failure || (error as NodeJS.ErrnoException).code !== "ENOENT";
-    throw new Refusal(
-      "not found",
-      isThere ? `cannot read ${name}: ${explain(error)}` : `there is no ${name}`,
-    );
+    throw new Refusal("not found", isThere ? explain(error) : `there is no ${name}`);
   }
 }
 
