@@ -451,6 +451,21 @@ describe("server and client", () => {
     },
   );
 
+  test("SIGTERM in the middle of a put: no part is left", async () => {
+    const own = newFolder();
+    await using stopping = await start(`${HERE}/server.ts`, ["--port", 0, "--root", own, "--writable"]);
+    const { connection, close } = await connectRudp(
+      { request: "put", name: "never", size: 10_000_000, sha256: NO_HASH },
+      options(stopping.port),
+    );
+    const end = ended(connection).finally(close);
+    connection.handlers.onAccepted = () => stopping.kill("SIGTERM");
+    await assert.rejects(within(end, "the end of the transfer"), /the server was stopped/);
+    const { code } = await within(stopping.exited, "an end");
+    assert.deepEqual([code, readdirSync(own)], [0, []]);
+    assert.match(stopping.stderr, /put never: the server was stopped/);
+  });
+
   test("SIGTERM: transfers are told, and it ends with 0", async () => {
     const own = newFolder();
     writeFileSync(join(own, "large"), Buffer.alloc(20_000_000));

@@ -134,10 +134,14 @@ await program({
       throw new UsageError(`--root ${JSON.stringify(root)} is no folder`);
     const service: Service = { root, isWritable: writable, hashes: new HashMemory() };
     const connection = connectionOptions(settings);
+    const running = new Set<Promise<void>>();
     const { url, closed } = await serveRudp({ host, port, connection, signal, log, debug }, (...request) => {
-      void serve(...request, service, log);
+      const transfer = serve(...request, service, log);
+      running.add(transfer);
+      void transfer.finally(() => running.delete(transfer));
     });
     ready(url);
     await closed;
+    await Promise.all(running); // each removes its part
   },
 });
