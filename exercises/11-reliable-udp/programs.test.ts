@@ -451,6 +451,21 @@ describe("server and client", () => {
     },
   );
 
+  test("simulate.ts says what failed, and where a picture cannot be written", async () => {
+    const simulate = (args: (string | number)[]) =>
+      run(`${HERE}/simulate.ts`, [...args, "--bytes", 5000, "--quiet", "yes"]);
+    const [deaf, nowhere, slow] = await Promise.all([
+      simulate(["--loss", "100%"]),
+      simulate(["--svg", "/nowhere/picture.svg"]),
+      simulate(["--delay", 60_000]),
+    ]);
+    assert.match(deaf.stdout, /^NOT all 5000 bytes arrived in 30000\.0 ms; \d+ packets .*, 0 sent again\n$/);
+    assert.deepEqual([deaf.code, deaf.stderr], [1, "error: the transfer failed: no progress for 30 s\n"]);
+    assert.equal(nowhere.code, 1);
+    assert.match(nowhere.stderr, /^error: cannot write \/nowhere\/picture\.svg: no such file .*\n$/);
+    assert.deepEqual([slow.code, slow.stdout], [2, ""]);
+  });
+
   test("SIGTERM in the middle of a put: no part is left", async () => {
     const own = newFolder();
     await using stopping = await start(`${HERE}/server.ts`, ["--port", 0, "--root", own, "--writable"]);

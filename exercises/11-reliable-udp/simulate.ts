@@ -11,6 +11,8 @@ import { type Passage, randomOf, Simulation, serveFrom, type Transfer, transferO
 
 const PORT_OF_CLIENT = 5000;
 const MAX_POINTS = 600;
+/** Twice that, and a cookie is too old when it comes back. */
+const MAX_DELAY_MS = 4000;
 
 /** What a packet says, and what becomes of it, in a line. */
 function lineOf({ atMs, toServer, packet, fate }: Passage, sender: Connection | undefined): string {
@@ -78,13 +80,13 @@ await program({
   example: "--seed 42 --loss 5% --bytes 20000",
   settings: {
     seed: setting(integer(0, 2 ** 30), "of everything that is left to chance", 42),
-    bytes: setting(integer(0, 1e9), "size of the file", 200_000),
+    bytes: setting(integer(0, 1e8), "size of the file", 200_000),
     request: setting(oneOf("get", "put"), "get or put", "get" as const),
     loss: setting(share, "share of packets that are lost, each way", 0),
     duplication: setting(share, "share that come twice", 0),
     reordering: setting(share, "share that are overtaken", 0),
     corruption: setting(share, "share that are damaged", 0),
-    delay: setting(integer(0, 60_000), "each way, in ms", 10),
+    delay: setting(integer(0, MAX_DELAY_MS), "each way, in ms", 10),
     rate: setting(integer(1, 10_000_000), "of the link, in kB/s", 2500),
     queue: setting(integer(1, 1_000_000), "what may wait before the link, in kB", 100),
     svg: optional(text, "file for the picture"),
@@ -149,12 +151,19 @@ await program({
     );
     const isRight = Buffer.concat(transfer.received).equals(file);
     const ms = transfer.endedAtMs ?? simulation.nowMs;
+    const arrived = isRight ? "all" : "NOT all";
+    const rateOf = isRight ? ` (${rateText(bytes, ms)})` : "";
     process.stdout.write(
-      `${isRight ? "all" : "NOT all"} ${bytes} bytes arrived in ${ms.toFixed(1)} ms (${rateText(bytes, ms)}); ${lost} packets lost on the way, ${senderOf()?.repeatedPackets} sent again\n`,
+      `${arrived} ${bytes} bytes arrived in ${ms.toFixed(1)} ms${rateOf}; ${lost} packets lost on the way, ${senderOf()?.repeatedPackets ?? 0} sent again\n`,
     );
     if (svg !== undefined) {
       const title = `${settings.congestion}, ${rate / 1000} MB/s, RTT ${2 * delay} ms, loss ${loss * 100} %`;
-      writeFileSync(svg, await draw(samples, title));
+      const picture = await draw(samples, title);
+      try {
+        writeFileSync(svg, picture);
+      } catch (error) {
+        throw new Failure(`cannot write ${svg}`, { cause: error });
+      }
       log(`wrote ${svg}`);
     }
     if (!isRight) throw new Failure(`the transfer failed: ${transfer.ends.client}`);
