@@ -1,8 +1,9 @@
 /** Files under a root: names that stay inside it, hashes that are remembered, files that are whole or not there. */
 import { createHash } from "node:crypto";
+import type { Dirent } from "node:fs";
 import { constants, type FileHandle, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
-import { Failure } from "../../shared/errors.ts";
+import { Failure, isFailure } from "../../shared/errors.ts";
 
 const HASH_CHUNK_BYTES = 2 ** 20;
 const PART = ".part";
@@ -189,9 +190,22 @@ async function mustBeReplaceable(path: string): Promise<void> {
   if (stats?.isFile() === false) throw new Failure("it is no regular file");
 }
 
+/** What is in a folder and in those below it, but for those that cannot be read. */
+async function entriesUnder(folder: string): Promise<Dirent[]> {
+  const entries = await readdir(folder, { withFileTypes: true });
+  const folders = entries.filter((entry) => entry.isDirectory());
+  const below = folders.map(({ name }) =>
+    entriesUnder(join(folder, name)).catch((error: unknown) => {
+      if (isFailure(error)) return [];
+      throw error;
+    }),
+  );
+  return [...entries, ...(await Promise.all(below)).flat()];
+}
+
 /** Every regular file under the root: `SIZE  DATE  NAME`, a line each. */
 export async function listing(root: string): Promise<Buffer> {
-  const entries = await readdir(root, { recursive: true, withFileTypes: true });
+  const entries = await entriesUnder(root);
   const files = entries.filter((entry) => entry.isFile());
   const lines = await Promise.all(
     files.map(async (entry) => {

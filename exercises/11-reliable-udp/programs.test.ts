@@ -226,6 +226,21 @@ describe("server and client", () => {
     }
   });
 
+  test(
+    "a folder that the server may not read is not listed, and costs nothing else",
+    process.getuid?.() === 0 ? { skip: "root may read every folder" } : {},
+    async () => {
+      const own = newFolder();
+      mkdirSync(join(own, "locked"), { mode: 0 });
+      writeFileSync(join(own, "file"), FILE);
+      await using other = await start(`${HERE}/server.ts`, ["--port", 0, "--root", own]);
+      const names = (await fetchHere(other.port, { request: "list", name: "" })).toString();
+      assert.match(names, /^ +300000 {2}\S+ {2}file\n$/);
+      const inside = await run(`${HERE}/server.ts`, ["--root", join(own, "locked", "x")]);
+      assert.match(inside.stderr, /^error: cannot read --root "\S+": permission denied \(EACCES\)\n$/);
+    },
+  );
+
   test("a put whose SHA-256 is another one leaves the old file", async () => {
     await putHere(server.port, "kept", Buffer.from("old"));
     await assert.rejects(putHere(server.port, "kept", Buffer.from("new"), randomBytes(32)), /SHA-256/);

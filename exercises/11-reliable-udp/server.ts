@@ -1,6 +1,6 @@
 /** A file server on reliable UDP: get, put and list under a root. */
 
-import { statSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { flag, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure, UsageError } from "../../shared/errors.ts";
@@ -130,8 +130,10 @@ await program({
   },
   async run(settings, { signal, log, debug, ready }) {
     const { host, port, root, writable } = settings;
-    if (!statSync(root, { throwIfNoEntry: false })?.isDirectory())
-      throw new UsageError(`--root ${JSON.stringify(root)} is no folder`);
+    const stats = await stat(root).catch((error: unknown) => {
+      throw new UsageError(`cannot read --root ${JSON.stringify(root)}`, { cause: error });
+    });
+    if (!stats.isDirectory()) throw new UsageError(`--root ${JSON.stringify(root)} is no folder`);
     const service: Service = { root, isWritable: writable, hashes: new HashMemory() };
     const connection = connectionOptions(settings);
     const running = new Set<Promise<void>>();
