@@ -1,5 +1,5 @@
 /** How large a packet the path takes: probes of growing size, and back to the base when large ones vanish (after RFC 8899). */
-import { BASE_MTU } from "./protocol.ts";
+import { BASE_MTU, MIN_MTU } from "./protocol.ts";
 
 /** Ethernet with IPv6 or a tunnel, Ethernet, jumbo frames, and what loopback takes. */
 const SIZES = [1280, 1400, 1472, 4096, 8972, 16_384, 32_768, 60_000, 65_507];
@@ -12,8 +12,9 @@ export class MtuSearch {
   #failures = 0;
   #isUnderWay = false;
 
-  /** Looks for the largest size that is not above `most`. */
-  begin(most: number): void {
+  /** Looks for the largest size that is not above what both sides take; a peer's word may be 0. */
+  begin(agreed: number): void {
+    const most = Math.max(agreed, MIN_MTU);
     this.#most = most;
     this.#failures = 0;
     this.currentBytes = Math.min(BASE_MTU, most);

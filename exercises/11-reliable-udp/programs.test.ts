@@ -276,6 +276,11 @@ describe("server and client", () => {
     assert.deepEqual(readFileSync(join(root, "put-through")), FILE);
   });
 
+  test("a client that takes packets of 33 octets or of none, in which no data fit, gets those of 128", async () => {
+    for (const mtu of [33, 0])
+      assert.ok((await fetchHere(server.port, { request: "get", name: "file" }, { mtu })).equals(FILE));
+  });
+
   test("50 clients at once, getting and putting", async () => {
     const all = await Promise.all(
       Array.from({ length: 50 }, async (_, i) => {

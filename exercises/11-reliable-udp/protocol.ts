@@ -26,6 +26,8 @@ export const PORT = 11_100;
 
 /** Every path is taken to carry UDP payloads of this size (as RFC 9000 §14 does); larger ones are probed. */
 export const BASE_MTU = 1200;
+/** Smaller packets are mostly header: who wants them gets these. */
+export const MIN_MTU = 128;
 /** Beyond this UDP over IPv4 cannot go. */
 export const MAX_MTU = 65_507;
 export const TOKEN_BYTES = 8;

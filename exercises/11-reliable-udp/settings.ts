@@ -2,9 +2,8 @@
 import { integer, oneOf, type SettingsValue, setting } from "../../shared/config.ts";
 import { CONGESTION_NAMES } from "./congestion.ts";
 import { type ConnectionOptions, DEFAULTS } from "./options.ts";
-import { BASE_MTU, MAX_MTU } from "./protocol.ts";
+import { BASE_MTU, MAX_MTU, MIN_MTU } from "./protocol.ts";
 
-const MIN_MTU = 128;
 const KIB = 1024;
 
 export const CONNECTION_SETTINGS = {
