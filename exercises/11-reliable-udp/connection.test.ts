@@ -115,6 +115,33 @@ test("a packet that comes again is not acted upon, whatever it says then", () =>
   assert.equal(connection.input?.received, 200);
 });
 
+test("done is the receiver's word: a client that gets a file does not take it from the server for the end", () => {
+  const { simulation, client, of } = reading();
+  let end: string | undefined;
+  client.handlers.onEnd = (error) => {
+    end = error?.message ?? "ok";
+  };
+  simulation.at(70, () => of.server?.finish());
+  simulation.run(500);
+  assert.match(end ?? "", /says, but has not/);
+});
+
+test("a file is read in whole packets, whatever their size: what is left of a read would leave in a smaller one", async () => {
+  for (const mtu of [1200, 600, 0]) {
+    const server = new Connection({ ...OPEN, mtu }, DEFAULTS, 0, OPEN.token);
+    const reads: number[] = [];
+    const read = async (_: number, most: number) => {
+      reads.push(most);
+      return Buffer.alloc(most);
+    };
+    server.accept(Buffer.alloc(8, 2), 1e9, NO_HASH);
+    send(server, { size: 1e9, read }, 0);
+    await nextTurn();
+    assert.ok(reads.length > 0);
+    for (const size of reads) assert.equal(size % server.pieceBytes, 0, `${size} of packets of ${mtu}`);
+  }
+});
+
 test("the challenge acknowledges the open: the client has a round-trip time before anything is accepted", () => {
   const { simulation, client } = reading();
   simulation.run(2 * PATH.delayMs + 1);
@@ -155,6 +182,23 @@ test("a connection that has ended while its file was looked for is not accepted 
   assert.equal(connection.state, "ended");
   assert.throws(() => connection.accept(Buffer.alloc(8, 2), 1000, NO_HASH), /has gone/);
   assert.equal(connection.state, "ended");
+});
+
+test("an accept that was lost after the file was hashed comes again within the second: nothing older is said instead", () => {
+  const simulation = new Simulation(
+    { seed: 1, toServer: PATH, toClient: PATH, connection: DEFAULTS },
+    (connection, token) => {
+      for (const atMs of [250, 500, 750]) simulation.at(atMs, () => connection.prepare(atMs));
+      simulation.at(1000, () => connection.accept(token, FILE.length, NO_HASH));
+    },
+  );
+  const client = simulation.connect({ request: "get", name: "file" }, CLIENT_PORT);
+  simulation.at(999, () => Object.assign(simulation.links, { toClient: { ...PATH, loss: 1 } }));
+  simulation.at(1001, () => Object.assign(simulation.links, { toClient: PATH }));
+  simulation.run(1900);
+  assert.equal(client.state, "opening");
+  simulation.run(2100);
+  assert.equal(client.state, "open");
 });
 
 test("into silence go two packets at a time, after ever longer, but at least every 2 s", () => {

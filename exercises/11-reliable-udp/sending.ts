@@ -22,7 +22,12 @@ const PROBE_OVERHEAD = 25;
 /** The last numbers are kept for what is said at the end. */
 const LAST_WORDS = 10;
 /** Kinds of message that ask for no acknowledgement. */
-const UNACKNOWLEDGED: ReadonlySet<string> = new Set<Message["kind"]>(["window", "challenge", "error"]);
+const UNACKNOWLEDGED: ReadonlySet<string> = new Set<Message["kind"]>([
+  "window",
+  "challenge",
+  "preparing", // nobody could: the client has no token yet
+  "error",
+]);
 export const wantsAck = ({ kind }: { kind: Message["kind"] }) => !UNACKNOWLEDGED.has(kind);
 
 export class Sending {
@@ -64,7 +69,7 @@ export class Sending {
   }
 
   #isWanted(message: Message): boolean {
-    if (this.#isOver || message.kind === "probe" || message.kind === "preparing") return false;
+    if (this.#isOver || message.kind === "probe") return false;
     return message.kind !== "open" || (this.peerToken === NO_TOKEN && !this.#messages.includes(message));
   }
 
