@@ -255,7 +255,7 @@ export class Connection {
   }
 
   #onDone(): void {
-    if (this.output !== undefined && !this.output.isWritten)
+    if (this.open.request !== "events" && !this.output?.isWritten)
       return this.fail("broken rules", "the other side has it all, it says, but has not");
     this.#sending.acks.hurry(this.#nowMs);
     this.#end(undefined);
