@@ -525,6 +525,15 @@ describe("streams", () => {
     assert.equal(stream.bufferedBytes, 9000);
   });
 
+  test("a piece that was taken for lost and has come is nothing that could be sent: the limit is what keeps it", () => {
+    const stream = new OutStream(0, 10_000, 1000);
+    stream.write(Buffer.alloc(10_000));
+    stream.next(1000);
+    stream.onLost(0, 1000);
+    stream.onWindow(1000, 1000);
+    assert.equal(stream.isBlocked, true);
+  });
+
   test("an unordered message is taken once", () => {
     const once = new Once();
     assert.deepEqual(

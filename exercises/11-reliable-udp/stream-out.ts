@@ -41,7 +41,7 @@ export class OutStream {
   }
   /** Is it only the receiver's limit that keeps it from sending? */
   get isBlocked(): boolean {
-    return this.#lost.length === 0 && this.#next < this.size && this.#next >= this.limit;
+    return this.#next < this.size && this.#next >= this.limit && !this.hasLost;
   }
   get hasData(): boolean {
     return this.hasLost || (this.#next < this.#end && this.#next < this.limit);
