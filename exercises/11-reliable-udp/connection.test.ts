@@ -273,6 +273,24 @@ test("the simulator's turns never lead back in time, however a division is round
   assert.fail("no such time");
 });
 
+test("done that comes again because its acknowledgement was lost is acknowledged at once", () => {
+  let dones = 0;
+  const { simulation, client, of, read } = reading({}, ({ toServer, packet }) => {
+    if (toServer && kindOf(packet) === "done") dones++;
+  });
+  client.handlers.onReadable = read;
+  const next = simulation.server.next.bind(simulation.server);
+  let isLost = false;
+  simulation.server.next = (nowMs) => {
+    const out = next(nowMs);
+    if (isLost || out === undefined || of.ends.server === undefined) return out;
+    isLost = true;
+    return next(nowMs);
+  };
+  simulation.run(60_000, () => client.state === "ended");
+  assert.deepEqual([of.ends.server, isLost, dones], ["ok", true, 3]);
+});
+
 describe("packets with the right token from another address", () => {
   /** Sends the server these from a stranger in mid-transfer; `cookie` is the one that the stranger was challenged with. */
   function strange(...messages: ((cookie: Buffer) => Message)[]) {

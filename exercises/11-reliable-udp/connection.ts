@@ -263,8 +263,9 @@ export class Connection {
 
   #answerAfterEnd({ sequence, message }: Arrived, afterlife: Afterlife): void {
     if (!wantsAck(message) || !afterlife.answers()) return;
-    if (afterlife.lastWord) this.#sending.end(afterlife.lastWord);
-    else this.#sending.acks.note(sequence, true, this.#nowMs);
+    if (afterlife.lastWord) return this.#sending.end(afterlife.lastWord);
+    this.#sending.acks.note(sequence, true, this.#nowMs);
+    this.#sending.acks.hurry(this.#nowMs); // no timer runs for it any more
   }
 
   #onAcked(content: Content): void {
