@@ -273,6 +273,22 @@ test("the simulator's turns never lead back in time, however a division is round
   assert.fail("no such time");
 });
 
+test("a file that is in place is no failure, though done does not arrive and the server is stopped", () => {
+  const { simulation, client, of, read } = reading();
+  client.handlers.onReadable = () => {
+    read();
+    if (client.state === "finishing") Object.assign(simulation.links, { toServer: { loss: 1 } });
+  };
+  let end: string | undefined;
+  client.handlers.onEnd = (error) => {
+    end = error?.message ?? "ok";
+  };
+  simulation.run(60_000, () => client.state === "finishing");
+  simulation.server.stop("the server was stopped");
+  simulation.run(60_000, () => client.state === "ended");
+  assert.deepEqual([of.ends.server, end], ["the server was stopped", "ok"]);
+});
+
 test("done that comes again because its acknowledgement was lost is acknowledged at once", () => {
   let dones = 0;
   const { simulation, client, of, read } = reading({}, ({ toServer, packet }) => {

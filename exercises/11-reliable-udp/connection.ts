@@ -135,10 +135,10 @@ export class Connection {
     this.#end({ kind: "error", code, reason: reason.slice(0, 120).toWellFormed() }, cause);
   }
 
-  /** The system says that the other side is not there: that is the end, unless there was nothing more to say. */
+  /** The system says that the other side is not there. */
   lose(error: Failure): void {
     if (this.state === "ended") return;
-    this.#end(undefined, this.state === "finishing" ? undefined : error);
+    this.#end(undefined, error);
   }
 
   #say(message: Message): void {
@@ -147,11 +147,12 @@ export class Connection {
   }
 
   #end(lastWord: Message | undefined, error?: Failure): void {
+    const hasAll = this.state === "finishing"; // then it is no failure that the other side did not hear of it
     this.state = "ended";
     this.#sending.end(lastWord);
     this.#afterlife = new Afterlife(lastWord, this.#nowMs);
     this.onActive();
-    this.handlers.onEnd?.(error);
+    this.handlers.onEnd?.(hasAll ? undefined : error);
   }
 
   // What comes in.
