@@ -498,6 +498,19 @@ describe("streams", () => {
     }, /too many small pieces/);
   });
 
+  test("large pieces across hundreds of small ones do not wait twice, nor hold more memory than their bytes", () => {
+    const stream = new InStream(0, 2 ** 20, 2 ** 20);
+    for (let round = 0; round < 100; round++) {
+      for (let i = 1; i <= 130; i++) stream.insert(130 * round + 2 * i, Buffer.of(1));
+      stream.insert(130 * round + 1, Buffer.alloc(60_000));
+    }
+    assert.ok(stream.bufferedBytes < 80_000, `${stream.bufferedBytes} bytes`);
+    stream.insert(0, Buffer.of(1));
+    const memory = new Set(stream.take().map(({ buffer }) => buffer));
+    const bytes = [...memory].reduce((sum, { byteLength }) => sum + byteLength, 0);
+    assert.ok(bytes < 1_000_000, `${bytes} bytes of memory`);
+  });
+
   test("the sender's side: lost pieces first, none beyond the limit, none that has arrived", () => {
     const stream = new OutStream(0, 10_000, 3000);
     stream.write(Buffer.alloc(2500, "a"));

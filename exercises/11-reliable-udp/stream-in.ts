@@ -9,6 +9,8 @@ interface Segment {
   bytes: Buffer;
 }
 
+const endOf = ({ offset, bytes }: Segment) => offset + bytes.length;
+
 export class InStream {
   /** Everything before this has arrived. */
   received: number;
@@ -69,20 +71,22 @@ export class InStream {
   #keep({ offset, bytes }: Segment): boolean {
     const at = this.#placeOf(offset);
     const before = this.#early[at - 1];
-    const start = Math.max(offset, before === undefined ? 0 : before.offset + before.bytes.length);
-    let end = offset + bytes.length;
-    let covered = 0; // behind it, pieces that it holds whole
+    const start = Math.max(offset, before === undefined ? 0 : endOf(before));
+    let covered = 0; // behind it, pieces that it holds whole; it ends where the next one begins
     for (const after of this.#early.slice(at, at + 64)) {
-      if (after.offset >= end) break;
-      if (after.offset + after.bytes.length <= end) covered++;
-      else end = after.offset;
+      if (endOf(after) > offset + bytes.length) break;
+      covered++;
     }
+    const end = Math.min(offset + bytes.length, this.#early[at + covered]?.offset ?? Infinity);
     if (start >= end) return false;
     if (this.#early.length > Math.max(64, this.windowBytes / LEAST_PIECE_BYTES))
       throw new Failure("too many small pieces");
     const isOneKnown = covered === 1 && this.#early[at]?.bytes.length === end - start;
     if (isOneKnown) return false;
-    this.#early.splice(at, covered, { offset: start, bytes: bytes.subarray(start - offset, end - offset) });
+    const fresh = bytes.subarray(start - offset, end - offset);
+    // A small rest must not keep the memory of a large packet.
+    const kept = fresh.length * 2 < bytes.length ? Buffer.from(fresh) : fresh;
+    this.#early.splice(at, covered, { offset: start, bytes: kept });
     return true;
   }
 
