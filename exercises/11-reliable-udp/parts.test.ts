@@ -13,6 +13,7 @@ import { SentPackets } from "./loss.ts";
 import { MtuSearch } from "./mtu.ts";
 import { NewReno } from "./newreno.ts";
 import { Pacer } from "./pacing.ts";
+import { DATA_OVERHEAD, MIN_MTU } from "./protocol.ts";
 import { RttEstimator } from "./rtt.ts";
 import { InStream } from "./stream-in.ts";
 import { OutStream } from "./stream-out.ts";
@@ -496,6 +497,16 @@ describe("streams", () => {
     assert.throws(() => {
       for (let offset = 1; offset < 2 ** 20; offset += 2) stream.insert(offset, Buffer.of(1));
     }, /too many small pieces/);
+  });
+
+  test("a window of the smallest packets may come before the piece that is missing", () => {
+    const pieceBytes = MIN_MTU - DATA_OVERHEAD;
+    const size = 700 * pieceBytes;
+    const stream = new InStream(0, size, size);
+    for (let offset = pieceBytes; offset < size; offset += pieceBytes)
+      stream.insert(offset, Buffer.alloc(pieceBytes));
+    stream.insert(0, Buffer.alloc(pieceBytes));
+    assert.ok(stream.isComplete);
   });
 
   test("large pieces across hundreds of small ones do not wait twice, nor hold more memory than their bytes", () => {

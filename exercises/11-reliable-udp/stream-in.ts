@@ -1,8 +1,8 @@
 /** Ordered delivery and flow control, the receiver's side: pieces come in any order, bytes leave in order, and no more than a window waits. */
 import { Failure } from "../../shared/errors.ts";
 
-/** Pieces that come too early may be this small on average, lest somebody fill the memory with single bytes. */
-const LEAST_PIECE_BYTES = 128;
+/** Pieces that come too early may be this small on average, lest somebody fill the memory with single bytes. A packet of `MIN_MTU` has 95. */
+const LEAST_PIECE_BYTES = 64;
 
 interface Segment {
   offset: number;
