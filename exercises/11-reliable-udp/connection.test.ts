@@ -250,6 +250,13 @@ test("ten numbers of the 32 bits are kept for that", () => {
   }
 });
 
+test("an acknowledgement that a process which stood still sends after hours says as long a delay as can be said", () => {
+  const sending = new Sending(new Flight(CONGESTION.newreno(1200), { onAcked() {}, onLost() {} }), NO_TOKEN);
+  sending.acks.note(1, true, 0);
+  const message = unseal(Buffer.concat(sending.next(5 * 3_600_000) ?? []))?.message;
+  assert.deepEqual([message?.kind, message?.kind === "window" && message.delayUs], ["window", 2 ** 32 - 1]);
+});
+
 test("the simulator's turns never lead back in time, however a division is rounded", () => {
   const turnMs = 0.3;
   const roundedDown = (atMs: number) => Math.ceil(atMs / turnMs) * turnMs < atMs;

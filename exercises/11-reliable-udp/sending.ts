@@ -17,6 +17,8 @@ import {
 import type { InStream } from "./stream-in.ts";
 import type { OutStream } from "./stream-out.ts";
 
+/** What the field takes: a process may have stood still for longer. */
+const MAX_DELAY_US = 2 ** 32 - 1;
 /** A packet with an empty probe. */
 const PROBE_OVERHEAD = 25;
 /** The last numbers are kept for what is said at the end. */
@@ -170,7 +172,7 @@ export class Sending {
   }
 
   #acknowledgement(nowMs: number): Parts {
-    const delayUs = Math.round(this.acks.onSend(nowMs) * 1000);
+    const delayUs = Math.min(Math.round(this.acks.onSend(nowMs) * 1000), MAX_DELAY_US);
     this.#advertised = this.input?.limit ?? 0;
     const received = BigInt(this.input?.received ?? 0);
     const limit = BigInt(this.#advertised);
