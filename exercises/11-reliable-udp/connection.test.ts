@@ -99,6 +99,53 @@ describe("a reader that takes nothing", () => {
   });
 });
 
+describe("a client that gets a file and hears nothing asks after a second", () => {
+  /** A get of which everything that goes to the client within 100 ms is lost, and what else happens then. */
+  function interrupted(happens: (of: ReturnType<typeof reading>) => void) {
+    const path = { ...PATH, rateBytesPerSecond: 400_000, queueBytes: 20_000 };
+    const all = reading();
+    const { simulation, client, read } = all;
+    let end: string | undefined;
+    client.handlers.onReadable = read;
+    client.handlers.onEnd = (error) => {
+      end = error?.message ?? "ok";
+    };
+    Object.assign(simulation.links, { toClient: path });
+    simulation.run(500);
+    assert.equal(client.state, "open");
+    Object.assign(simulation.links, { toClient: { ...path, loss: 1 } });
+    simulation.run(600);
+    happens(all);
+    simulation.run(700);
+    Object.assign(simulation.links, { toClient: path });
+    return { simulation, end: () => end, received: all.received };
+  }
+
+  test("and so hears why the server ended it, though that was lost", () => {
+    const { simulation, end } = interrupted(({ of }) => of.server?.fail("failed", "the disk is broken"));
+    simulation.run(2000);
+    assert.equal(end(), "the disk is broken");
+  });
+
+  test("and so is followed to an address of which the server has heard nothing", () => {
+    const { simulation, end, received } = interrupted(({ simulation }) => simulation.move(CLIENT_PORT, 6000));
+    simulation.run(10_000);
+    assert.equal(end(), "ok");
+    assert.ok(Buffer.concat(received).equals(FILE), "the bytes");
+  });
+
+  test("and gives up after the time limit, though a server that has nothing to send acknowledges what it asks", () => {
+    const simulation = new Simulation(
+      { seed: 1, toServer: PATH, toClient: PATH, connection: { ...DEFAULTS, timeoutMs: 100_000 } },
+      (connection, token) => connection.accept(token, FILE.length, NO_HASH),
+    );
+    const options = { ...DEFAULTS, timeoutMs: 5000 };
+    const client = simulation.connect({ request: "get", name: "file" }, CLIENT_PORT, options);
+    simulation.run(60_000, () => client.state === "ended");
+    assert.ok(simulation.nowMs > 5000 && simulation.nowMs < 5200, `${simulation.nowMs} ms`);
+  });
+});
+
 test("a packet that comes again is not acted upon, whatever it says then", () => {
   const connection = new Connection(OPEN, { ...DEFAULTS, timeoutMs: 1000 }, 0);
   const acks = { ack: 0, ackBitfield: 0, token: keyOf(OPEN.token) };

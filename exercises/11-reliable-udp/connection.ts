@@ -165,15 +165,16 @@ export class Connection {
     if (this.#isClient && this.state === "opening" && !ANSWERS.has(message.kind)) return;
     const isWindow = message.kind === "window";
     const delayMs = isWindow ? message.delayUs / 1000 : 0;
+    this.#sending.onArrival();
     const isNew = sequence === 0 || this.#sending.acks.note(sequence, wantsAck(message), nowMs);
     if (this.flight.onAcks(nowMs, arrived, isWindow ? message.earlier : undefined, delayMs))
       if (!this.#isStalled) this.#progressMs = nowMs;
     if (isNew) this.#onMessage(message);
   }
 
-  /** Probes of a receiver that takes nothing are acknowledged, but that is no progress. */
+  /** What asks a receiver that takes nothing, or a sender that sends nothing, is acknowledged, but that is no progress. */
   get #isStalled(): boolean {
-    return this.output?.isBlocked ?? false;
+    return this.output?.isBlocked ?? this.input !== undefined;
   }
 
   #onMessage(message: Incoming): void {

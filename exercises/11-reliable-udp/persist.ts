@@ -1,16 +1,24 @@
-/** A receiver that takes nothing is asked whether it does now: the word that it does may have been lost (RFC 9293 §3.8.6.1). */
+/**
+ * When to ask a side from which nothing is heard, though more is to come: a receiver that takes nothing, whether it does now
+ * (RFC 9293 §3.8.6.1), and a sender that sends nothing, whether it is there. Its last word may have been lost.
+ */
 
-const FIRST_MS = 200;
 const MOST_MS = 2000;
 
 export class Persist {
   /** When the next question is due; Infinity: none is. */
   dueMs = Infinity;
-  #waitMs = FIRST_MS;
+  readonly #firstMs: number;
+  #waitMs: number;
 
-  /** Is the receiver to be asked now? `isBlocked`: only its limit keeps us from sending, and nothing is under way. */
-  isDue(isBlocked: boolean, nowMs: number): boolean {
-    if (!isBlocked) this.dueMs = Infinity;
+  constructor(firstMs: number) {
+    this.#firstMs = firstMs;
+    this.#waitMs = firstMs;
+  }
+
+  /** Is the other side to be asked now? `isWaiting`: it is its turn to say something, and nothing of ours is under way. */
+  isDue(isWaiting: boolean, nowMs: number): boolean {
+    if (!isWaiting) this.dueMs = Infinity;
     else if (this.dueMs === Infinity) this.dueMs = nowMs + this.#waitMs;
     else if (nowMs >= this.dueMs) {
       this.#waitMs = Math.min(2 * this.#waitMs, MOST_MS);
@@ -20,8 +28,9 @@ export class Persist {
     return false;
   }
 
-  /** It takes something again. */
+  /** It has said something. */
   reset(): void {
-    this.#waitMs = FIRST_MS;
+    this.#waitMs = this.#firstMs;
+    this.dueMs = Infinity;
   }
 }

@@ -21,6 +21,9 @@ import type { OutStream } from "./stream-out.ts";
 const MAX_DELAY_US = 2 ** 32 - 1;
 /** A packet with an empty probe. */
 const PROBE_OVERHEAD = 25;
+/** How long a receiver that takes nothing is left alone, and a sender that sends nothing. */
+const BLOCKED_MS = 200;
+const SILENT_MS = 1000;
 /** The last numbers are kept for what is said at the end. */
 const LAST_WORDS = 10;
 /** Kinds of message that ask for no acknowledgement. */
@@ -45,7 +48,8 @@ export class Sending {
   repeatedPackets = 0;
   /** The limit that the other side was told. */
   #advertised = 0;
-  readonly #persist = new Persist();
+  readonly #blocked = new Persist(BLOCKED_MS);
+  readonly #silent = new Persist(SILENT_MS);
   /** To be sent, and sent again until they are acknowledged. */
   #messages: Message[] = [];
   #isOver = false;
@@ -90,7 +94,7 @@ export class Sending {
   wakeAtMs(nowMs: number): number {
     const { flight } = this;
     const dataMs = this.output?.hasData ? flight.readyAtMs(nowMs, flight.mtu.currentBytes) : Infinity;
-    return Math.min(flight.wakeAtMs, this.acks.dueMs, this.#persist.dueMs, dataMs);
+    return Math.min(flight.wakeAtMs, this.acks.dueMs, this.#blocked.dueMs, this.#silent.dueMs, dataMs);
   }
 
   /** The next packet to be sent now, if there is one. */
@@ -112,18 +116,26 @@ export class Sending {
 
   /** The receiver's limit has moved: it takes something again. */
   onRoom(): void {
-    this.#persist.reset();
+    this.#blocked.reset();
   }
 
-  /** What the other side must answer: after silence, to a receiver that takes nothing, or to find the path's MTU. */
+  /** A packet has come. */
+  onArrival(): void {
+    this.#silent.reset();
+  }
+
+  /** What the other side must answer: after silence, where it takes or sends nothing, or to find the path's MTU. */
   #probe(nowMs: number): Parts | undefined {
-    const { flight, output } = this;
+    const { flight, output, input } = this;
     if (flight.probesDue > 0) {
       flight.probesDue--;
       return this.#again(flight.sent.oldest?.content, nowMs);
     }
-    const isBlocked = output?.isBlocked === true && flight.sent.inFlight === 0;
-    if (this.#persist.isDue(isBlocked, nowMs)) return this.#packet(EMPTY_PROBE, nowMs);
+    const isAlone = flight.sent.inFlight === 0;
+    const isBlocked = isAlone && output?.isBlocked === true;
+    const isSilent = isAlone && input?.isExpecting === true;
+    if (this.#blocked.isDue(isBlocked, nowMs) || this.#silent.isDue(isSilent, nowMs))
+      return this.#packet(EMPTY_PROBE, nowMs);
     const size = flight.mtu.wanted;
     if (size === undefined || !flight.rtt.isKnown || !output?.hasData) return undefined;
     flight.mtu.onProbe();

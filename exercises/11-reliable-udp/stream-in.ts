@@ -38,6 +38,10 @@ export class InStream {
   get isComplete(): boolean {
     return this.received === this.#size;
   }
+  /** May the other side send something that is not here yet? */
+  get isExpecting(): boolean {
+    return this.received < Math.min(this.#size, this.limit);
+  }
   /** Bytes that wait, in order or not. */
   get bufferedBytes(): number {
     return this.#early.reduce((sum, { bytes }) => sum + bytes.length, this.received - this.#taken);
