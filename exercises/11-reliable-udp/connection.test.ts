@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
 import { CONGESTION } from "./congestion.ts";
 import { Connection } from "./connection.ts";
-import { NO_HASH } from "./endpoint.ts";
+import { Endpoint, NO_HASH } from "./endpoint.ts";
 import { Flight } from "./flight.ts";
 import { type ConnectionOptions, DEFAULTS } from "./options.ts";
 import {
@@ -17,7 +17,7 @@ import {
   unseal,
 } from "./protocol.ts";
 import { Sending } from "./sending.ts";
-import { type Passage, Simulation, serveFrom, type Transfer } from "./simulator.ts";
+import { type Passage, randomOf, Simulation, serveFrom, type Transfer } from "./simulator.ts";
 
 const FILE = Buffer.alloc(400_000, "reliable ");
 const PATH = { delayMs: 20 };
@@ -304,6 +304,30 @@ test("an acknowledgement that a process which stood still sends after hours says
   assert.deepEqual([message?.kind, message?.kind === "window" && message.delayUs], ["window", 2 ** 32 - 1]);
 });
 
+test("a server that has as many connections as it takes lets in nobody until one has ended, and then at once", () => {
+  const opened: Connection[] = [];
+  const server = new Endpoint({
+    ...{ connection: DEFAULTS, random: randomOf(1), maxConnections: 2 },
+    onOpen: (connection) => opened.push(connection),
+  });
+  /** Sends an open, and once more with the cookie that comes for it. */
+  const knock = (port: number) => {
+    const open: Open = { ...OPEN, token: Buffer.alloc(8, port) };
+    const from = { address: "10.0.0.3", port };
+    for (const sequence of [1, 2]) {
+      server.receive(seal(sequence, { ack: 0, ackBitfield: 0 }, NO_TOKEN, open), from, sequence);
+      const { packet = [] } = server.next(sequence) ?? {};
+      const answer = unseal(Buffer.concat(packet))?.message;
+      if (answer?.kind === "challenge") open.cookie = Buffer.from(answer.cookie);
+    }
+  };
+  for (const port of [1, 2, 3]) knock(port);
+  assert.deepEqual([opened.length, server.connections], [2, 2]);
+  opened[0]?.fail("failed", "the end");
+  knock(3);
+  assert.deepEqual([opened.length, server.connections], [3, 2]);
+});
+
 test("the simulator's turns never lead back in time, however a division is rounded", () => {
   const turnMs = 0.3;
   const roundedDown = (atMs: number) => Math.ceil(atMs / turnMs) * turnMs < atMs;
@@ -344,11 +368,7 @@ test("a file that is in place is no failure, though done does not arrive and the
 });
 
 test("done that comes again because its acknowledgement was lost is acknowledged at once", () => {
-  const open: Open = {
-    ...{ kind: "open", request: "get", name: "file", token: Buffer.alloc(8, 1), mtu: 1200, window: 100_000 },
-    ...{ offset: 0n, size: 0n, sha256: NO_HASH, cookie: Buffer.alloc(0) },
-  };
-  const server = new Connection(open, DEFAULTS, 0, open.token);
+  const server = new Connection(OPEN, DEFAULTS, 0, OPEN.token);
   server.accept(Buffer.alloc(8, 2), 0, NO_HASH);
   for (const sequence of [1, 2, 3]) {
     const nowMs = 100 * sequence;

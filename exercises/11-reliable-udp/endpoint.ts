@@ -137,7 +137,7 @@ export class Endpoint {
     }
     if (!isCookieFor(open.cookie, this.#secret, address, open.token, nowMs))
       return this.#challenge(arrived.sequence, open.token, from, nowMs);
-    if (this.#peers.size >= maxConnections) return;
+    if (!this.#hasRoom(maxConnections)) return;
     const token = random(TOKEN_BYTES);
     // The datagram's buffer is not ours to keep.
     const kept = { ...open, token: Buffer.from(open.token), sha256: Buffer.from(open.sha256) };
@@ -146,6 +146,18 @@ export class Endpoint {
     this.#opening.set(name, keyOf(token));
     fresh.receive(arrived, nowMs);
     onOpen(fresh, token, from);
+  }
+
+  /** Ended connections keep nobody out: where there is no room, they are forgotten before their time. */
+  #hasRoom(most: number): boolean {
+    if (this.#peers.size < most) return true;
+    for (const [key, peer] of this.#peers) if (peer.connection.state === "ended") this.#forget(key, peer);
+    return this.#peers.size < most;
+  }
+
+  #forget(key: string, { openedAs }: Peer): void {
+    this.#peers.delete(key);
+    this.#opening.delete(openedAs);
   }
 
   /** Asks whether anybody is there. `ack` is the open that it answers; anything else is as good as lost, and not acknowledged. */
@@ -193,10 +205,8 @@ export class Endpoint {
   /** Lets connections whose time has come go on, and forgets those that have ended. */
   onTime(nowMs: number): void {
     for (const [key, peer] of this.#peers) {
-      if (peer.connection.forgetAtMs <= nowMs) {
-        this.#peers.delete(key);
-        this.#opening.delete(peer.openedAs);
-      } else if (peer.connection.wakeAtMs <= nowMs) this.#active.add(peer);
+      if (peer.connection.forgetAtMs <= nowMs) this.#forget(key, peer);
+      else if (peer.connection.wakeAtMs <= nowMs) this.#active.add(peer);
     }
   }
 
