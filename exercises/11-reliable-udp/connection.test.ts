@@ -99,7 +99,7 @@ describe("a reader that takes nothing", () => {
   });
 });
 
-describe("a client that gets a file and hears nothing asks after a second", () => {
+describe("a client that waits and hears nothing asks after a second", () => {
   /** A get of which everything that goes to the client within 100 ms is lost, and what else happens then. */
   function interrupted(happens: (of: ReturnType<typeof reading>) => void) {
     const path = { ...PATH, rateBytesPerSecond: 400_000, queueBytes: 20_000 };
@@ -132,6 +132,21 @@ describe("a client that gets a file and hears nothing asks after a second", () =
     simulation.run(10_000);
     assert.equal(end(), "ok");
     assert.ok(Buffer.concat(received).equals(FILE), "the bytes");
+  });
+
+  test("and so gets done for what it has put, though its address has changed since", () => {
+    const simulation = new Simulation(
+      { seed: 1, toServer: PATH, toClient: PATH, connection: DEFAULTS },
+      (connection, token) => {
+        connection.accept(token, FILE.length, NO_HASH);
+        simulation.at(3000, () => connection.finish());
+      },
+    );
+    const client = simulation.connect({ request: "put", name: "file", size: FILE.length }, CLIENT_PORT);
+    client.handlers.onAccepted = () => client.write(FILE);
+    simulation.at(2900, () => simulation.move(CLIENT_PORT, 6000));
+    simulation.run(5000);
+    assert.equal(client.state, "ended");
   });
 
   test("and gives up after the time limit, though a server that has nothing to send acknowledges what it asks", () => {

@@ -167,14 +167,8 @@ export class Connection {
     const delayMs = isWindow ? message.delayUs / 1000 : 0;
     this.#sending.onArrival();
     const isNew = sequence === 0 || this.#sending.acks.note(sequence, wantsAck(message), nowMs);
-    if (this.flight.onAcks(nowMs, arrived, isWindow ? message.earlier : undefined, delayMs))
-      if (!this.#isStalled) this.#progressMs = nowMs;
+    this.flight.onAcks(nowMs, arrived, isWindow ? message.earlier : undefined, delayMs);
     if (isNew) this.#onMessage(message);
-  }
-
-  /** What asks a receiver that takes nothing, or a sender that sends nothing, is acknowledged, but that is no progress. */
-  get #isStalled(): boolean {
-    return this.output?.isBlocked ?? this.input !== undefined;
   }
 
   #onMessage(message: Incoming): void {
@@ -271,7 +265,9 @@ export class Connection {
   }
 
   #onAcked(content: Content): void {
-    if (this.state === "finishing" && "kind" in content && content.kind === "done") this.#end(undefined);
+    const kind = "kind" in content ? content.kind : "data";
+    if (kind !== "probe") this.#progressMs = this.#nowMs; // who answers when asked, and says nothing else, gets no further
+    if (kind === "done" && this.state === "finishing") this.#end(undefined);
   }
 
   // What goes out.

@@ -58,11 +58,11 @@ export class Flight {
   }
 
   /** Takes in what a packet acknowledges; `ackDelayMs` is how long its sender waited, where it says so. */
-  onAcks(nowMs: number, acks: Acknowledgement, earlier: Buffer | undefined, ackDelayMs: number): boolean {
+  onAcks(nowMs: number, acks: Acknowledgement, earlier: Buffer | undefined, ackDelayMs: number): void {
     const priorInFlightBytes = this.sent.inFlightBytes;
     const acked = this.sent.acknowledge(acks, earlier);
     const [latest] = acked;
-    if (latest === undefined) return false;
+    if (latest === undefined) return;
     if (latest.sequence === acks.ack) this.rtt.update(Math.max(0, nowMs - latest.sentMs), ackDelayMs);
     this.timeouts = 0;
     this.probesDue = 0;
@@ -81,7 +81,6 @@ export class Flight {
         ...{ inFlightBytes: this.sent.inFlightBytes, delivered: this.#rate.delivered },
       });
     }
-    return true;
   }
 
   #onMtu(sizeBytes: number): void {

@@ -1,6 +1,6 @@
 /**
  * When to ask a side from which nothing is heard, though more is to come: a receiver that takes nothing, whether it does now
- * (RFC 9293 §3.8.6.1), and a sender that sends nothing, whether it is there. Its last word may have been lost.
+ * (RFC 9293 §3.8.6.1), and who sends neither data nor done, whether it is there. Its last word may have been lost.
  */
 
 const MOST_MS = 2000;

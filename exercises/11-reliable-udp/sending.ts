@@ -21,7 +21,7 @@ import type { OutStream } from "./stream-out.ts";
 const MAX_DELAY_US = 2 ** 32 - 1;
 /** A packet with an empty probe. */
 const PROBE_OVERHEAD = 25;
-/** How long a receiver that takes nothing is left alone, and a sender that sends nothing. */
+/** How long a receiver that takes nothing is left alone, and who sends nothing. */
 const BLOCKED_MS = 200;
 const SILENT_MS = 1000;
 /** The last numbers are kept for what is said at the end. */
@@ -133,7 +133,7 @@ export class Sending {
     }
     const isAlone = flight.sent.inFlight === 0;
     const isBlocked = isAlone && output?.isBlocked === true;
-    const isSilent = isAlone && input?.isExpecting === true;
+    const isSilent = isAlone && (input?.isExpecting === true || output?.isSent === true);
     if (this.#blocked.isDue(isBlocked, nowMs) || this.#silent.isDue(isSilent, nowMs))
       return this.#packet(EMPTY_PROBE, nowMs);
     const size = flight.mtu.wanted;

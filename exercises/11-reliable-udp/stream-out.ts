@@ -43,6 +43,10 @@ export class OutStream {
   get isBlocked(): boolean {
     return this.#next < this.size && this.#next >= this.limit && !this.hasLost;
   }
+  /** Is nothing left to be sent? */
+  get isSent(): boolean {
+    return this.#next === this.size && !this.hasLost;
+  }
   get hasData(): boolean {
     return this.hasLost || (this.#next < this.#end && this.#next < this.limit);
   }
