@@ -1,6 +1,7 @@
 /** The rules of a connection, one by one, in the simulator: what is acted upon, what keeps it alive, what makes it speak. */
 import { strict as assert } from "node:assert";
 import { describe, test } from "node:test";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { CONGESTION } from "./congestion.ts";
 import { Connection } from "./connection.ts";
 import { Endpoint, NO_HASH } from "./endpoint.ts";
@@ -18,6 +19,7 @@ import {
 } from "./protocol.ts";
 import { Sending } from "./sending.ts";
 import { type Passage, randomOf, Simulation, serveFrom, type Transfer } from "./simulator.ts";
+import { send } from "./transfer.ts";
 
 const FILE = Buffer.alloc(400_000, "reliable ");
 const PATH = { delayMs: 20 };
@@ -186,6 +188,18 @@ test("done is the receiver's word: a client that gets a file does not take it fr
   simulation.at(70, () => of.server?.finish());
   simulation.run(500);
   assert.match(end ?? "", /says, but has not/);
+});
+
+test("a server that takes longer than the time limit to answer does not open what has ended", () => {
+  const accepts: (() => void)[] = [];
+  const simulation = new Simulation(
+    { seed: 1, toServer: PATH, toClient: PATH, connection: { ...DEFAULTS, timeoutMs: 1000 } },
+    (connection, token) => accepts.push(() => connection.accept(token, FILE.length, NO_HASH)),
+  );
+  simulation.connect({ request: "get", name: "file" }, CLIENT_PORT);
+  simulation.run(3000);
+  assert.equal(accepts.length, 1);
+  assert.throws(accepts[0] as () => void, { name: "Failure", message: "the connection has ended" });
 });
 
 test("a file is read in whole packets, whatever their size: what is left of a read would leave in a smaller one", async () => {
@@ -364,6 +378,19 @@ test("the simulator's turns never lead back in time, however a division is round
     if (++tried === 20) return;
   }
   assert.fail("no such time");
+});
+
+test("done that nobody acknowledges is repeated at five timeouts, and that is the end of it", () => {
+  let dones = 0;
+  const { simulation, client, read } = reading({}, ({ toServer, packet }) => {
+    if (toServer && kindOf(packet) === "done") dones++;
+  });
+  client.handlers.onReadable = () => {
+    read();
+    if (client.state === "finishing") Object.assign(simulation.links, { toServer: { loss: 1 } });
+  };
+  simulation.run(60_000, () => client.state === "ended");
+  assert.equal(dones, 1 + 5 * 2);
 });
 
 test("a file that is in place is no failure, though done does not arrive and the server is stopped", () => {

@@ -414,6 +414,16 @@ describe("what is under way", () => {
     assert.equal(flight.probesDue, 0);
   });
 
+  test("after three timeouts in a row congestion control begins anew, not before", () => {
+    const flight = fresh();
+    flight.onSend(0, 1, 1200, piece);
+    const windows = [1, 2, 3].map(() => {
+      flight.onTime(flight.wakeAtMs);
+      return flight.congestion.windowBytes;
+    });
+    assert.deepEqual(windows, [12_000, 12_000, 2400]);
+  });
+
   test("a lost probe of size says that the size is too large, and nothing of congestion", () => {
     const flight = fresh();
     flight.mtu.begin(1400);

@@ -306,6 +306,27 @@ describe("transfers in the simulator", () => {
     assert.equal(congestion?.packetBytes, 1280);
   });
 
+  test("and so where all that the window takes is under way in packets that are too large now", () => {
+    const link = { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 };
+    let most = 65_507;
+    const { ends, bytes } = transfer({
+      ...{ seed: 13, link, options: { mtu: 8000, windowBytes: 20_000 } },
+      during: (simulation) => {
+        const { server } = simulation;
+        const next = server.next.bind(server);
+        server.next = (nowMs) => {
+          const out = next(nowMs);
+          return out !== undefined && Buffer.concat(out.packet).length > most ? server.next(nowMs) : out;
+        };
+        simulation.at(300, () => {
+          most = 1300;
+        });
+      },
+    });
+    assert.deepEqual(ends, { client: "ok", server: "ok" });
+    assert.ok(bytes.equals(SOME), "the bytes");
+  });
+
   test("silence of a second costs a sender of large packets its size only until the path speaks again", () => {
     const alive = { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 };
     const sizes = new Set<number>();
