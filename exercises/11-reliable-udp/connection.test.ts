@@ -380,6 +380,19 @@ test("the simulator's turns never lead back in time, however a division is round
   assert.fail("no such time");
 });
 
+test("an error is said again to who still asks, eight times, and after 3 s the connection is forgotten", () => {
+  const server = new Connection(OPEN, DEFAULTS, 0, OPEN.token);
+  server.fail("failed", "the disk is broken");
+  const said = [server.next(0)];
+  for (let sequence = 1; sequence <= 20; sequence++) {
+    const message = { kind: "probe", padding: Buffer.alloc(0) } as const;
+    server.receive({ sequence, ack: 0, ackBitfield: 0, token: "", message }, 10);
+    said.push(server.next(10));
+  }
+  assert.equal(said.filter((packet) => packet && kindOf(Buffer.concat(packet)) === "error").length, 1 + 8);
+  assert.equal(server.forgetAtMs, 3000);
+});
+
 test("done that nobody acknowledges is repeated at five timeouts, and that is the end of it", () => {
   let dones = 0;
   const { simulation, client, read } = reading({}, ({ toServer, packet }) => {
@@ -461,6 +474,15 @@ describe("packets with the right token from another address", () => {
     );
     assert.deepEqual([...new Set(seen)], ["challenge"]);
     assert.deepEqual({ isWhole, end }, { isWhole: true, end: "ok" });
+  });
+
+  test("are nothing to a client: servers do not move", () => {
+    const endpoint = new Endpoint({ connection: DEFAULTS, random: randomOf(1) });
+    const client = endpoint.connect({ request: "get", name: "file" }, { address: "10.0.0.1", port: 1 }, 0);
+    assert.ok(endpoint.next(0), "an open");
+    const error: Message = { kind: "error", code: "stopped", reason: "a stranger's word" };
+    endpoint.receive(seal(1, { ack: 1, ackBitfield: 0 }, client.open.token, error), STRANGER, 1);
+    assert.deepEqual([endpoint.next(1), client.state], [undefined, "opening"]);
   });
 
   test("cannot draw it away with a cookie that is another's", () => {
