@@ -190,18 +190,6 @@ test("done is the receiver's word: a client that gets a file does not take it fr
   assert.match(end ?? "", /says, but has not/);
 });
 
-test("a server that takes longer than the time limit to answer does not open what has ended", () => {
-  const accepts: (() => void)[] = [];
-  const simulation = new Simulation(
-    { seed: 1, toServer: PATH, toClient: PATH, connection: { ...DEFAULTS, timeoutMs: 1000 } },
-    (connection, token) => accepts.push(() => connection.accept(token, FILE.length, NO_HASH)),
-  );
-  simulation.connect({ request: "get", name: "file" }, CLIENT_PORT);
-  simulation.run(3000);
-  assert.equal(accepts.length, 1);
-  assert.throws(accepts[0] as () => void, { name: "Failure", message: "the connection has ended" });
-});
-
 test("a file is read in whole packets, whatever their size: what is left of a read would leave in a smaller one", async () => {
   for (const mtu of [1200, 600, 0]) {
     const server = new Connection({ ...OPEN, mtu }, DEFAULTS, 0, OPEN.token);

@@ -414,6 +414,13 @@ describe("what is under way", () => {
     assert.equal(flight.probesDue, 0);
   });
 
+  test("only the latest packet that came measures a round trip: word of an older one may have been lost", () => {
+    const flight = fresh();
+    flight.onSend(0, 1, 1200, piece);
+    flight.onAcks(500, { ack: 2, ackBitfield: 1 }, undefined, 0);
+    assert.deepEqual([flight.sent.inFlight, flight.rtt.isKnown], [0, false]);
+  });
+
   test("after three timeouts in a row congestion control begins anew, not before", () => {
     const flight = fresh();
     flight.onSend(0, 1, 1200, piece);
