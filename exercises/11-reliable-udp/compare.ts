@@ -217,9 +217,9 @@ await program({
     loss: many(share, "goodput: with such a loss only; may be given several times"),
     rate: setting(integer(10, 50_000), "of the link, in kB/s", 1000),
     seed: setting(integer(0, 2 ** 30), "of the link", 11),
-    svg: setting(text, "folder for the pictures", import.meta.dirname),
+    plot: setting(text, "folder for the SVG pictures", import.meta.dirname),
   },
-  async run({ what, short, runs, seconds, rtt, loss, rate: kilobytes, seed, svg }, { log }) {
+  async run({ what, short, runs, seconds, rtt, loss, rate: kilobytes, seed, plot }, { log }) {
     const missing = namespacesMissing();
     if (missing !== undefined) throw new Failure(`cannot compare: ${missing}`);
     const rate = kilobytes * 1000;
@@ -229,7 +229,7 @@ await program({
     const sizes = { ...usual, runs: runs ?? usual.runs, seconds: seconds ?? usual.seconds };
     const bench: Bench = { link, rate, sizes, log };
     const save = async (name: string, charts: readonly Chart[]) => {
-      const file = join(svg, `${name}.svg`);
+      const file = join(plot, `${name}.svg`);
       writeFileSync(file, await svgOf(charts));
       log(`wrote ${file}`);
     };

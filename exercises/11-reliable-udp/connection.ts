@@ -137,8 +137,7 @@ export class Connection {
 
   /** The system says that the other side is not there. */
   lose(error: Failure): void {
-    if (this.state === "ended") return;
-    this.#end(undefined, error);
+    if (this.state !== "ended") this.#end(undefined, error);
   }
 
   #say(message: Message): void {

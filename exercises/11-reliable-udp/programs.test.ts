@@ -411,7 +411,7 @@ describe("server and client", () => {
 
   test("a client that is killed in mid-transfer leaves no part behind after the time limit", async () => {
     const own = newFolder();
-    const args = ["--port", 0, "--root", own, "--writable", "--timeout", 3];
+    const args = ["--port", 0, "--root", own, "--writable", "--timeout", 3000];
     await using impatient = await start(`${HERE}/server.ts`, args);
     const { connection, close } = await connectRudp(
       { request: "put", name: "never", size: 10_000_000, sha256: NO_HASH },
@@ -476,7 +476,7 @@ describe("server and client", () => {
       run(`${HERE}/simulate.ts`, [...args, "--bytes", 5000, "--quiet", "yes"]);
     const [deaf, nowhere, slow] = await Promise.all([
       simulate(["--loss", "100%"]),
-      simulate(["--svg", "/nowhere/picture.svg"]),
+      simulate(["--plot", "/nowhere/picture.svg"]),
       simulate(["--delay", 60_000]),
     ]);
     assert.match(deaf.stdout, /^NOT all 5000 bytes arrived in 30000\.0 ms; \d+ packets .*, 0 sent again\n$/);

@@ -23,9 +23,9 @@ export const CONNECTION_SETTINGS = {
     DEFAULTS.windowBytes / KIB,
   ),
   timeout: setting(
-    integer(1, 86_400),
-    "give up after so many seconds without progress",
-    DEFAULTS.timeoutMs / 1000,
+    integer(1, 86_400_000),
+    "milliseconds without progress after which it is given up",
+    DEFAULTS.timeoutMs,
   ),
 };
 
@@ -37,7 +37,7 @@ export const SERVER_SETTINGS = {
 
 export function connectionOptions(settings: SettingsValue<typeof CONNECTION_SETTINGS>): ConnectionOptions {
   const { congestion, mtu, window, timeout } = settings;
-  return { congestion, mtu, windowBytes: window * KIB, timeoutMs: timeout * 1000 };
+  return { congestion, mtu, windowBytes: window * KIB, timeoutMs: timeout };
 }
 
 /** `12.3 MB/s`, `12.3 kB/s` */

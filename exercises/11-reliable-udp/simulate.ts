@@ -89,7 +89,7 @@ await program({
     delay: setting(integer(0, MAX_DELAY_MS), "each way, in ms", 10),
     rate: setting(integer(1, 10_000_000), "of the link, in kB/s", 2500),
     queue: setting(integer(1, 1_000_000), "what may wait before the link, in kB", 100),
-    svg: optional(text, "file for the picture"),
+    plot: optional(text, "draw the transfer as SVG into this file"),
     quiet: setting(oneOf("yes", "no"), "yes: only the end", "no" as const),
     ...CONNECTION_SETTINGS,
   },
@@ -105,7 +105,7 @@ await program({
       delay,
       rate,
       queue,
-      svg,
+      plot,
       quiet,
     } = settings;
     const file = Buffer.concat(
@@ -156,15 +156,15 @@ await program({
     process.stdout.write(
       `${arrived} ${bytes} bytes arrived in ${ms.toFixed(1)} ms${rateOf}; ${lost} packets lost on the way, ${senderOf()?.repeatedPackets ?? 0} sent again\n`,
     );
-    if (svg !== undefined) {
+    if (plot !== undefined) {
       const title = `${settings.congestion}, ${rate / 1000} MB/s, RTT ${2 * delay} ms, loss ${loss * 100} %`;
       const picture = await draw(samples, title);
       try {
-        writeFileSync(svg, picture);
+        writeFileSync(plot, picture);
       } catch (error) {
-        throw new Failure(`cannot write ${svg}`, { cause: error });
+        throw new Failure(`cannot write ${plot}`, { cause: error });
       }
-      log(`wrote ${svg}`);
+      log(`wrote ${plot}`);
     }
     if (!isRight) throw new Failure(`the transfer failed: ${transfer.ends.client}`);
   },
