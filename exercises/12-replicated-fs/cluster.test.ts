@@ -416,6 +416,28 @@ test("a node is forgotten, and is a member again when it comes back all the same
   assert.match(await typed("nodes"), /^3 .* replica /m);
 });
 
+test("a second node on a directory is refused, whatever its state is called", async (t) => {
+  if (process.platform !== "linux") return t.skip("elsewhere than on Linux nothing holds a directory");
+  const link = join(outside, "the-same");
+  symlinkSync(dirOf(2), link);
+  const args = [
+    "--dir",
+    link,
+    "--state",
+    join(outside, "other-state"),
+    "--port",
+    0,
+    "--master",
+    "127.0.0.1:1",
+  ];
+  const { code, stderr } = await run(`${HERE}/replica.ts`, args);
+  assert.equal(code, 1);
+  assert.match(
+    stderr,
+    /^error: cannot use \S+: another node replicates it; give another --dir, or stop that$/m,
+  );
+});
+
 test("a secret: who does not know it is refused; without one only loopback is served", async () => {
   const secret = join(outside, "secret");
   writeFileSync(secret, "0123456789abcdef\n");

@@ -1,6 +1,8 @@
 /** What `master.ts` and `replica.ts` have in common: all but how a node without state begins. */
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdirSync, realpathSync, statSync } from "node:fs";
+import { createServer } from "node:net";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { flag, hostPort, integer, optional, type SettingsValue, setting, text } from "../../shared/config.ts";
@@ -69,7 +71,31 @@ export async function runNode(settings: NodeSettings, context: Context, master?:
   } catch (error) {
     throw new Failure(`cannot use ${state}`, { cause: error });
   }
-  await live(settings, context, { dir, state, secret, master }).finally(() => unlock(state));
+  try {
+    const release = await holdDirectory(dir);
+    await live(settings, context, { dir, state, secret, master }).finally(release);
+  } finally {
+    unlock(state);
+  }
+}
+
+/**
+ * One node a directory, whatever its state is called. On Linux a name that begins with a zero octet is in no directory,
+ * and is free again when its process has ended, however it did (unix(7), abstract sockets); elsewhere nothing is held.
+ */
+async function holdDirectory(dir: string): Promise<() => void> {
+  if (process.platform !== "linux") return () => {};
+  const { dev, ino } = statSync(dir, { bigint: true });
+  const server = createServer((socket) => socket.destroy());
+  server.listen(`\0netlab-replicated-fs-${dev}-${ino}`);
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+    throw new Failure(`cannot use ${dir}: another node replicates it; give another --dir, or stop that`);
+  }
+  server.unref();
+  return () => server.close();
 }
 
 async function live(
