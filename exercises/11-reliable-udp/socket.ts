@@ -128,13 +128,21 @@ export async function connectRudp(
   const server = { address: host, port };
   const endpoint = new Endpoint({ connection: options, random: randomBytes });
   const connection = endpoint.connect(request, server, performance.now());
+  let arrivals = 0;
+  /** The system's word comes before what somebody had said last, which waits to be read: after a turn without any of that. */
+  const lose = (error: Failure) => {
+    const before = arrivals;
+    const look = () => (arrivals === before ? connection.lose(error) : lose(error));
+    setImmediate(() => setImmediate(look));
+  };
   const onError = (error: NodeJS.ErrnoException | null) => {
     // Nobody listens there (ICMP port unreachable). Whatever else keeps a packet from being sent is a loss.
-    if (error?.code === "ECONNREFUSED") connection.lose(new Failure(explain(error)));
+    if (error?.code === "ECONNREFUSED") lose(new Failure(explain(error)));
   };
   // The system says it once, to whichever call comes first: the next packet's, or the one that receives.
   const driver = new Driver(endpoint, (packet) => socket.send(packet, onError));
   socket.on("message", (datagram) => {
+    arrivals++;
     endpoint.receive(datagram, server, performance.now());
     driver.schedule();
   });
