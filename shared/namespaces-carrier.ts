@@ -40,7 +40,8 @@ let toServer: Direction | undefined;
 let toClient: Direction | undefined;
 let reports: PacketReport[] = [];
 
-const tell = (message: FromCarrier) => process.connected && process.send?.(message);
+/** Who asked may be gone just now. */
+const tell = (message: FromCarrier) => process.send?.(message, undefined, undefined, () => {});
 
 function report(packet: PacketReport): void {
   if (reports.length === 0) {

@@ -106,7 +106,6 @@ describe("master.ts", () => {
       ],
       ["[reducer]\n[mapper1]\nport = 0\n", /wrong\.ini:3: \[mapper1\] port "0" is not a port/],
       ["[mapper1]\n", /wrong\.ini: has no \[reducer\]$/],
-      ["[reducer]\n[mapper1]\nport = 0\n", /wrong\.ini:3: \[mapper1\] port "0" is not a port/],
     ] as const) {
       await writeFile(config, content);
       assert.throws(() => readNodes(config), { name: "UsageError", message });
