@@ -281,23 +281,23 @@ describe("transfers in the simulator", () => {
     assert.ok((wide.sender?.sentPackets ?? 0) < (narrow.sender?.sentPackets ?? 0), "fewer packets");
   });
 
+  /** From then on the path drops what is larger. */
+  const narrowAfter = (atMs: number, most: number) => (simulation: Simulation) => {
+    const { server } = simulation;
+    const next = server.next.bind(server);
+    server.next = (nowMs) => {
+      const out = next(nowMs);
+      const isTooLarge = nowMs >= atMs && Buffer.concat(out?.packet ?? []).length > most;
+      return isTooLarge ? server.next(nowMs) : out;
+    };
+  };
+
   test("a path that takes large packets no longer: back to the base, and up to what it takes now", () => {
-    let most = 65_507;
     const { ends, bytes, sender } = transfer({
       seed: 13,
       link: { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 },
       options: { mtu: 8000 },
-      during: (simulation) => {
-        const { server } = simulation;
-        const next = server.next.bind(server);
-        server.next = (nowMs) => {
-          const out = next(nowMs);
-          return out !== undefined && Buffer.concat(out.packet).length > most ? server.next(nowMs) : out;
-        };
-        simulation.at(300, () => {
-          most = 1300;
-        });
-      },
+      during: narrowAfter(300, 1300),
     });
     assert.deepEqual(ends, { client: "ok", server: "ok" });
     assert.ok(bytes.equals(SOME), "the bytes");
@@ -308,20 +308,9 @@ describe("transfers in the simulator", () => {
 
   test("and so where all that the window takes is under way in packets that are too large now", () => {
     const link = { delayMs: 5, rateBytesPerSecond: 400_000, queueBytes: 60_000 };
-    let most = 65_507;
     const { ends, bytes } = transfer({
       ...{ seed: 13, link, options: { mtu: 8000, windowBytes: 20_000 } },
-      during: (simulation) => {
-        const { server } = simulation;
-        const next = server.next.bind(server);
-        server.next = (nowMs) => {
-          const out = next(nowMs);
-          return out !== undefined && Buffer.concat(out.packet).length > most ? server.next(nowMs) : out;
-        };
-        simulation.at(300, () => {
-          most = 1300;
-        });
-      },
+      during: narrowAfter(300, 1300),
     });
     assert.deepEqual(ends, { client: "ok", server: "ok" });
     assert.ok(bytes.equals(SOME), "the bytes");
