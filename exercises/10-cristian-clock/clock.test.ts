@@ -89,29 +89,27 @@ after(async () => {
 
 describe("a clock that is off", { concurrency: 2 }, () => {
   for (const [shift, trueMs] of [
-    ["+5s", -5000],
-    ["-1h", 3_600_000],
+    ["+5", -5000],
+    ["-3600", 3_600_000],
   ] as const) {
-    test(
-      `by ${shift} (faketime): that is found, inside the bound, and to 1 ms`,
-      needs("faketime"),
-      async () => {
-        const found = await measure(server.port, [], { wrapper: ["faketime", "-f", shift] });
-        assertClose(found, trueMs);
-        assert.equal(found.samples.length, 8);
-        for (const sample of found.samples) assertHolds(sample, trueMs);
-        const least = Math.min(...found.samples.map(({ roundTripMs }) => roundTripMs));
-        assert.deepEqual(
-          found.samples.filter(({ chosen }) => chosen).map(({ roundTripMs }) => roundTripMs),
-          [least],
-        );
-        assert.equal(found.roundTripMs, least);
-        assert.ok(
-          Math.abs(Date.parse(found.utc) - Date.now()) < 60_000,
-          "UTC is the server's, whatever this clock shows",
-        );
-      },
-    );
+    test(`by ${shift} s: that is found, inside the bound, and to 1 ms`, needs("faketime"), async (t) => {
+      const { env, setTo } = await settableClock(t);
+      await setTo(shift);
+      const found = await measure(server.port, [], { env });
+      assertClose(found, trueMs);
+      assert.equal(found.samples.length, 8);
+      for (const sample of found.samples) assertHolds(sample, trueMs);
+      const least = Math.min(...found.samples.map(({ roundTripMs }) => roundTripMs));
+      assert.deepEqual(
+        found.samples.filter(({ chosen }) => chosen).map(({ roundTripMs }) => roundTripMs),
+        [least],
+      );
+      assert.equal(found.roundTripMs, least);
+      assert.ok(
+        Math.abs(Date.parse(found.utc) - Date.now()) < 60_000,
+        "UTC is the server's, whatever this clock shows",
+      );
+    });
   }
 
   test("by a server's own doing, and by what it says of its own error; a server that lies is caught", async () => {
