@@ -50,6 +50,7 @@ describe("against processes", { concurrency: true }, () => {
       assert.deepEqual(got.from, ["a"]);
 
       await net.plug(0, false); // both nodes of this host go on without a network
+      await a.running.output(/^a network has gone: 10\.15\.0\.255$/m, "stderr", LIMIT_MS); // Linux may tell it a second later
       await a.put("meanwhile.txt", "m");
       await b.knows("meanwhile.txt");
       await net.plug(0, true);

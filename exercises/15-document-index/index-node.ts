@@ -162,7 +162,8 @@ export class IndexNode {
 
   #tick(): void {
     const nowMs = performance.now();
-    const come = this.#segment?.newNetworks() ?? [];
+    const { come, gone } = this.#segment?.networkChanges() ?? { come: [], gone: [] };
+    if (gone.length > 0) this.#options.debug(`a network has gone: ${gone.join(", ")}`);
     if (come.length > 0) {
       this.#options.debug(`a network has come: ${come.join(", ")}`);
       this.#perform(this.membership.start(nowMs)); // whoever is there need not be waited for

@@ -47,7 +47,7 @@ export class Segment {
   readonly #options: SegmentOptions;
   readonly #complained = new Set<string>();
   #isClosed = false;
-  /** Where it sent to when it was last asked for new networks. */
+  /** Where it sent to when it was last asked what has changed. */
   #networks: readonly string[];
 
   private constructor(socket: Socket, options: SegmentOptions) {
@@ -91,11 +91,15 @@ export class Segment {
     return isLoopback(host) ? all.filter(isLoopback) : all;
   }
 
-  /** Networks that have come since it was asked last: a card that is new, or has its cable again. */
-  newNetworks(): string[] {
+  /** What has changed since it was asked last: a card is new or has its cable again, or has lost it. */
+  networkChanges(): { come: string[]; gone: string[] } {
     const before = this.#networks;
-    this.#networks = this.#addresses();
-    return this.#networks.filter((address) => !before.includes(address));
+    const now = this.#addresses();
+    this.#networks = now;
+    return {
+      come: now.filter((address) => !before.includes(address)),
+      gone: before.filter((address) => !now.includes(address)),
+    };
   }
 
   /** To every port of every network, where it may be that there is a node. */
