@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { connect as connectTcp, createServer, type Socket } from "node:net";
 import { pipeline } from "node:stream/promises";
 import { setTimeout as delay } from "node:timers/promises";
-import { integer, oneOf, setting } from "../../shared/config.ts";
+import { flag, integer, oneOf, setting } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Context, listenAt, program } from "../../shared/program.ts";
@@ -176,7 +176,7 @@ await program({
     ...listenAt(11_100),
     bytes: setting(integer(0), "size of what is served", 10_000_000),
     seconds: setting(integer(1), "fetch: stop after so many seconds", 3600),
-    samples: setting(oneOf("yes", "no"), "serve: tell window and round trips every 50 ms", "no" as const),
+    samples: flag("serve: tell window and round trips every 50 ms"),
     perSecond: setting(integer(1, 1000), "talk: messages a second", 30),
     count: setting(integer(1), "talk: messages", 300),
     ...CONNECTION_SETTINGS,
@@ -188,7 +188,7 @@ await program({
     if (role === "serve" && transport === "tcp") return await serveTcp({ host, port, bytes }, context);
     if (role === "serve") {
       const { url, closed } = await serveRudp({ ...options, log }, (connection, token) =>
-        serveOne(connection, token, bytes, samples === "yes"),
+        serveOne(connection, token, bytes, samples),
       );
       ready(url);
       return await closed;

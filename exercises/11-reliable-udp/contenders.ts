@@ -69,7 +69,7 @@ export function at({ wrapper }: NamespaceEnd, command: readonly string[]) {
 
 export async function serve(link: NamespaceLink, { transport, congestion }: Contender): Promise<Running> {
   const { wrapper, address } = link.server;
-  const sender = ["--congestion", congestion, "--samples", "yes", "--mtu", DATAGRAM_BYTES];
+  const sender = ["--congestion", congestion, "--samples", "--mtu", DATAGRAM_BYTES];
   const own = transport === "rudp" ? sender : [];
   const args = [
     "serve",

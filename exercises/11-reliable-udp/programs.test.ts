@@ -473,7 +473,7 @@ describe("server and client", () => {
 
   test("simulate.ts says what failed, and where a picture cannot be written", async () => {
     const simulate = (args: (string | number)[]) =>
-      run(`${HERE}/simulate.ts`, [...args, "--bytes", 5000, "--quiet", "yes"]);
+      run(`${HERE}/simulate.ts`, [...args, "--bytes", 5000, "--quiet"]);
     const [deaf, nowhere, slow] = await Promise.all([
       simulate(["--loss", "100%"]),
       simulate(["--plot", "/nowhere/picture.svg"]),

@@ -1,6 +1,6 @@
 /** Shows a transfer packet by packet, without a network: the same seed gives the same run. Draws window, round trips and bytes under way. */
 import { writeFileSync } from "node:fs";
-import { integer, oneOf, optional, setting, share, text } from "../../shared/config.ts";
+import { flag, integer, oneOf, optional, setting, share, text } from "../../shared/config.ts";
 import { Failure } from "../../shared/errors.ts";
 import { type Series, svgOf } from "../../shared/plot.ts";
 import { program } from "../../shared/program.ts";
@@ -90,7 +90,7 @@ await program({
     rate: setting(integer(1, 10_000_000), "of the link, in kB/s", 2500),
     queue: setting(integer(1, 1_000_000), "what may wait before the link, in kB", 100),
     plot: optional(text, "draw the transfer as SVG into this file"),
-    quiet: setting(oneOf("yes", "no"), "yes: only the end", "no" as const),
+    quiet: flag("say nothing of single packets"),
     ...CONNECTION_SETTINGS,
   },
   async run(settings, { log }) {
@@ -128,7 +128,7 @@ await program({
     const onPassage = (passage: Passage) => {
       const sender = senderOf();
       if (passage.fate.outcome === "lost" || passage.fate.outcome === "queue full") lost++;
-      if (quiet === "no") process.stdout.write(`${lineOf(passage, sender)}\n`);
+      if (!quiet) process.stdout.write(`${lineOf(passage, sender)}\n`);
       if (sender === undefined) return;
       const { sent, congestion, rtt } = sender.flight;
       const { smoothedMs, latestMs } = rtt;
