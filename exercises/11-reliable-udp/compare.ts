@@ -3,7 +3,7 @@
  * which both run alike (Linux, root, `ip`, `socat`). Goodput against loss, window and round trips over time, and the
  * latency of 30 messages a second. Where such a path cannot be had nothing is compared.
  */
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { flag, integer, many, oneOf, optional, setting, share, text } from "../../shared/config.ts";
@@ -201,6 +201,14 @@ function talkChart(talks: readonly Talk[]): Chart {
   };
 }
 
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw new Failure(`cannot make the folder ${path}`, { cause: error });
+  }
+}
+
 await program({
   summary: "Compares this protocol with the kernel's TCP over the same path (Linux, root).",
   example: "--what messages",
@@ -217,11 +225,12 @@ await program({
     loss: many(share, "goodput: with such a loss only; may be given several times"),
     rate: setting(integer(10, 50_000), "of the link, in kB/s", 1000),
     seed: setting(integer(0, 2 ** 30), "of the link", 11),
-    plot: setting(text, "folder for the SVG pictures", import.meta.dirname),
+    plot: optional(text, "draw pictures as SVG into this folder"),
   },
   async run({ what, short, runs, seconds, rtt, loss, rate: kilobytes, seed, plot }, { log }) {
     const missing = namespacesMissing();
     if (missing !== undefined) throw new Failure(`cannot compare: ${missing}`);
+    if (plot !== undefined) makeFolder(plot); // before anything is measured, not after, if that fails
     const rate = kilobytes * 1000;
     const path = profile(rate, RTTS_MS[0] ?? 0, 0);
     await using link = await namespaceLink({ toServer: path, toClient: path, seed });
@@ -229,6 +238,7 @@ await program({
     const sizes = { ...usual, runs: runs ?? usual.runs, seconds: seconds ?? usual.seconds };
     const bench: Bench = { link, rate, sizes, log };
     const save = async (name: string, charts: readonly Chart[]) => {
+      if (plot === undefined) return;
       const file = join(plot, `${name}.svg`);
       writeFileSync(file, await svgOf(charts));
       log(`wrote ${file}`);
