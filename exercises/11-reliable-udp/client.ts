@@ -1,5 +1,6 @@
 /** Gets a file from a server, puts one there, or lists what there is. */
 
+import { lookup } from "node:dns/promises";
 import { basename } from "node:path";
 import { flag, oneOf, optional, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
@@ -11,15 +12,28 @@ import type { Request } from "./endpoint.ts";
 import { HashMemory, SourceFile, TargetFile } from "./files.ts";
 import { type Accept, MAX_NAME_BYTES, numberOf, PORT } from "./protocol.ts";
 import { CONNECTION_SETTINGS, connectionOptions, rateText } from "./settings.ts";
-import { type ConnectOptions, connectRudp } from "./socket.ts";
+import { type ConnectOptions, connectRudp, UnreachableError } from "./socket.ts";
 import { collect, ended, receive, send } from "./transfer.ts";
 
 const MAX_LISTING_BYTES = 64 * 2 ** 20;
 
 type Use = (connection: Connection, accept: Accept, end: Promise<void>) => Promise<void>;
 
-/** Asks, and does with the answer what is to be done with it. */
+/** Asks at the addresses of a name, one after the other, until somebody is there. */
 async function ask(request: Request, options: ConnectOptions, use: Use): Promise<void> {
+  const { host } = options;
+  const addresses = await lookup(host, { all: true }).catch(because(`cannot resolve ${host}`));
+  for (const [i, { address }] of addresses.entries()) {
+    try {
+      return await askAt(request, { ...options, host: address }, use);
+    } catch (error) {
+      if (!(error instanceof UnreachableError) || i === addresses.length - 1) throw error;
+    }
+  }
+}
+
+/** Asks, and does with the answer what is to be done with it. */
+async function askAt(request: Request, options: ConnectOptions, use: Use): Promise<void> {
   const { connection, close } = await connectRudp(request, options);
   const end = ended(connection);
   try {

@@ -294,6 +294,25 @@ describe("server and client", () => {
     }
   });
 
+  test("a name with two addresses: where nobody is at the first, the second is asked", async () => {
+    const named = (...addresses: string[]) => {
+      const found = JSON.stringify(addresses.map((address) => ({ address, family: 4 })));
+      const code = `import dns from "node:dns/promises"; import { syncBuiltinESMExports } from "node:module";
+        dns.lookup = async () => ${found}; syncBuiltinESMExports();`;
+      const env = { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(code)}` };
+      return run(`${HERE}/client.ts`, ["list", "--host", "two.example", "--port", server.port], { env });
+    };
+    const [nobody, second, first] = await Promise.all([
+      named("127.0.0.77", "127.0.0.78"),
+      named("127.0.0.77", "127.0.0.1"),
+      named("127.0.0.1", "127.0.0.77"),
+    ]);
+    assert.equal(nobody.code, 1);
+    assert.match(nobody.stderr, /^error: cannot list udp:\/\/two\.example:\d+: connection refused .*\n$/);
+    for (const { code, stdout } of [first, second])
+      assert.deepEqual([code, / file\n/.test(stdout)], [0, true]);
+  });
+
   test("a file that is changed while it is served: the client is told", async () => {
     writeFileSync(join(root, "changing"), Buffer.alloc(30_000_000));
     const { connection, close } = await connectRudp(

@@ -1,8 +1,8 @@
 /** The one file that has a socket and a clock: it runs an endpoint on them. */
 import { randomBytes } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
-import { lookup } from "node:dns/promises";
 import { once } from "node:events";
+import { isIPv6 } from "node:net";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure } from "../../shared/errors.ts";
 import { bind, enlargeBuffers, type UdpServer } from "../../shared/udp.ts";
@@ -113,13 +113,17 @@ export async function serveRudp(
 }
 
 export interface ConnectOptions {
+  /** An address. */
   host: string;
   port: number;
   connection: ConnectionOptions;
   signal: AbortSignal;
 }
 
-/** A client's connection on a socket of its own, which must be closed. Throws `Failure`. */
+/** Nobody is there, or no way leads there. Another address of the same name may be the right one. */
+export class UnreachableError extends Failure {}
+
+/** A client's connection on a socket of its own, which must be closed. Throws `UnreachableError`. */
 export async function connectRudp(
   request: Request,
   { host, port, connection: options, signal }: ConnectOptions,
@@ -137,7 +141,8 @@ export async function connectRudp(
   };
   const onError = (error: NodeJS.ErrnoException | null) => {
     // Nobody listens there (ICMP port unreachable). Whatever else keeps a packet from being sent is a loss.
-    if (error?.code === "ECONNREFUSED") lose(new Failure(explain(error)));
+    if (error?.code !== "ECONNREFUSED") return;
+    lose(new (connection.state === "opening" ? UnreachableError : Failure)(explain(error)));
   };
   // The system says it once, to whichever call comes first: the next packet's, or the one that receives.
   const driver = new Driver(endpoint, (packet) => socket.send(packet, onError));
@@ -159,17 +164,14 @@ export async function connectRudp(
   return { connection, close };
 }
 
-async function connectedSocket(host: string, port: number): Promise<Socket> {
-  const { address, family } = await lookup(host).catch((error: unknown) => {
-    throw new Failure(`cannot resolve ${host}`, { cause: error });
-  });
-  const socket = createSocket(family === 6 ? "udp6" : "udp4");
+async function connectedSocket(address: string, port: number): Promise<Socket> {
+  const socket = createSocket(isIPv6(address) ? "udp6" : "udp4");
   try {
     socket.connect(port, address);
     await once(socket, "connect");
   } catch (error) {
     socket.close();
-    throw new Failure(`cannot connect to udp://${formatAddress(host, port)}`, { cause: error });
+    throw new UnreachableError(`cannot connect to udp://${formatAddress(address, port)}`, { cause: error });
   }
   enlargeBuffers(socket, BUFFER_BYTES);
   return socket;
