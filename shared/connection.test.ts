@@ -727,6 +727,18 @@ test("a deadline ends every wait, however busily the peer sends", async () => {
   assert.match((await pair.ours.readLine(1_000_000)) ?? "", /^x+$/);
 });
 
+test("a deadline that has passed ends a wait at once, and Node has nothing to warn of", async (t) => {
+  await using pair = await Pair.open();
+  const warnings: Error[] = [];
+  const note = (warning: Error) => void warnings.push(warning);
+  process.on("warning", note);
+  t.after(() => process.off("warning", note));
+  pair.ours.deadline = performance.now() - 5;
+  const error = { name: "TimeoutError", message: "the peer sent nothing for 0 ms" };
+  await assert.rejects(within(pair.ours.read(), "the deadline"), error);
+  assert.deepEqual(warnings, []);
+});
+
 test("waits of different lengths on one connection each end in their own time", async () => {
   await using pair = await Pair.open();
   await assert.rejects(pair.ours.more(30), { message: "the peer sent nothing for 30 ms" });

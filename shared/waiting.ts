@@ -28,7 +28,7 @@ export class Waiting {
         return void this.#waiters.push({ wake, fail, deadline, limitMs });
       const now = performance.now();
       const end = limitMs === 0 ? deadline : Math.min(deadline, now + limitMs);
-      this.#waiters.push({ wake, fail, deadline: end, limitMs: Math.round(end - now) });
+      this.#waiters.push({ wake, fail, deadline: end, limitMs: Math.max(0, Math.round(end - now)) });
       if (end < this.#alarmAt) this.#setAlarm(end);
     });
   }
@@ -53,7 +53,7 @@ export class Waiting {
   #setAlarm(deadline: number): void {
     clearTimeout(this.#alarm);
     this.#alarmAt = deadline;
-    this.#alarm = setTimeout(() => this.#ring(), deadline - performance.now());
+    this.#alarm = setTimeout(() => this.#ring(), Math.max(1, deadline - performance.now()));
   }
 
   #ring(): void {

@@ -94,7 +94,7 @@ export class Stream {
           underWay++;
           this.#prober.send(sequence, (result) => over(sequence, result));
         }
-        if (!due.done) timer = setTimeout(sendDue, due.value - performance.now());
+        if (!due.done) timer = setTimeout(sendDue, Math.max(1, due.value - performance.now()));
         else if (underWay === 0) resolve();
       };
       signal.addEventListener("abort", () => {
