@@ -174,7 +174,7 @@ const guesses: Case[] = [
   ...rows(GUESS, "origin", [
     ["older than that", "Last-Modified: {date:-1000}", "Age: 101"],
     ["never for more than a day", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT", "Age: 86401"],
-    ["Last-Modified now", `Last-Modified: ${NOW}`],
+    ["Last-Modified now", `Last-Modified: ${NOW}`, `Date: ${NOW}`],
     ["Last-Modified in the future", "Last-Modified: {date:1000}"],
     ["a malformed Last-Modified", "Last-Modified: long ago"],
     ["not with no-cache", cc("no-cache"), "Last-Modified: {date:-1000}"],
