@@ -1,5 +1,6 @@
 /** UDP: bind a socket and answer datagrams, or ask one peer and wait for its answer. */
 import { createSocket, type RemoteInfo, type Socket } from "node:dgram";
+import type { LookupAddress } from "node:dns";
 import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { networkInterfaces } from "node:os";
@@ -159,6 +160,13 @@ export interface RequestOptions<T> {
   signal?: AbortSignal;
 }
 
+/** All addresses of a name, as somebody may be at any of them. Throws `Failure`. */
+export async function addressesOf(host: string): Promise<LookupAddress[]> {
+  return await lookup(host, { all: true }).catch((error: unknown) => {
+    throw new Failure(`cannot resolve ${host}`, { cause: error });
+  });
+}
+
 /**
  * Asks one peer from a connected socket: the kernel drops what comes from anyone else, and a port where nobody
  * listens is reported (ICMP port unreachable, ECONNREFUSED); then the next address of the name is asked, if it has
@@ -166,9 +174,7 @@ export interface RequestOptions<T> {
  */
 export async function request<T>(options: RequestOptions<T>): Promise<T> {
   const { host, port } = options;
-  const addresses = await lookup(host, { all: true }).catch((error: unknown) => {
-    throw new Failure(`cannot resolve ${host}`, { cause: error });
-  });
+  const addresses = await addressesOf(host);
   for (const [i, { address, family }] of addresses.entries()) {
     try {
       return await requestFrom(createSocket(family === 6 ? "udp6" : "udp4"), address, options);

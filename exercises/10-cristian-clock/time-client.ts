@@ -1,12 +1,12 @@
 /** Asks a clock server, sample by sample, from one connected socket. */
 import { randomBytes } from "node:crypto";
 import { createSocket, type Socket } from "node:dgram";
-import { lookup } from "node:dns/promises";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatAddress } from "../../shared/connection.ts";
 import { explain, Failure, isFailure } from "../../shared/errors.ts";
 import { PduError } from "../../shared/pdu.ts";
+import { addressesOf } from "../../shared/udp.ts";
 import { best, type Sample, sampleOf } from "./cristian.ts";
 import { readReply, requestFor, stampRequest, toNs } from "./protocol.ts";
 
@@ -81,9 +81,7 @@ class Asker implements AsyncDisposable {
   /** At the first address of the name where somebody listens. */
   static async open(asking: Asking): Promise<Asker> {
     const { host, port } = asking;
-    const addresses = await lookup(host, { all: true }).catch((error: unknown) => {
-      throw new Failure(`cannot resolve ${host}`, { cause: error });
-    });
+    const addresses = await addressesOf(host);
     for (const [i, { address, family }] of addresses.entries()) {
       const socket = createSocket(family === 6 ? "udp6" : "udp4");
       socket.connect(port, address);

@@ -1,12 +1,12 @@
 /** Gets a file from a server, puts one there, or lists what there is. */
 
-import { lookup } from "node:dns/promises";
 import { basename } from "node:path";
 import { flag, oneOf, optional, setting, text } from "../../shared/config.ts";
 import { formatAddress } from "../../shared/connection.ts";
 import { Failure, isFailure, UsageError } from "../../shared/errors.ts";
 import { type Context, program, serverAt } from "../../shared/program.ts";
 import { Progress } from "../../shared/progress.ts";
+import { addressesOf } from "../../shared/udp.ts";
 import type { Connection } from "./connection.ts";
 import type { Request } from "./endpoint.ts";
 import { HashMemory, SourceFile, TargetFile } from "./files.ts";
@@ -21,8 +21,7 @@ type Use = (connection: Connection, accept: Accept, end: Promise<void>) => Promi
 
 /** Asks at the addresses of a name, one after the other, until somebody is there. */
 async function ask(request: Request, options: ConnectOptions, use: Use): Promise<void> {
-  const { host } = options;
-  const addresses = await lookup(host, { all: true }).catch(because(`cannot resolve ${host}`));
+  const addresses = await addressesOf(options.host);
   for (const [i, { address }] of addresses.entries()) {
     try {
       return await askAt(request, { ...options, host: address }, use);
